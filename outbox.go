@@ -1,0 +1,203 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Store writes messages in a transaction of type Tx. The packages below store/
+// implement it; all methods are safe for concurrent use.
+type Store[Tx any] interface {
+	// Insert writes msgs in tx with one statement, in their order. It neither
+	// commits nor rolls back.
+	Insert(ctx context.Context, tx Tx, msgs []Message) error
+
+	// InTx runs fn in a transaction, which it commits when fn returns nil and
+	// rolls back otherwise, and wakes the relay after the commit.
+	InTx(ctx context.Context, fn func(tx Tx) error) error
+
+	// Wake tells the relay, soon and without waiting, that messages were
+	// committed.
+	Wake()
+}
+
+// Outbox emits messages. It is safe for concurrent use; make it with [New].
+type Outbox[Tx any] struct {
+	store      Store[Tx]
+	codecs     *Codecs
+	fallback   Codec
+	maxPayload int
+}
+
+// Option changes a default of [New].
+type Option func(*options)
+
+type options struct {
+	codecs     []Codec
+	fallback   Codec
+	maxPayload int
+}
+
+// DefaultMaxPayload is the limit of an encoded payload in bytes, unless
+// [WithMaxPayload] says otherwise. It is what a NATS server takes by default.
+const DefaultMaxPayload = 1 << 20
+
+// WithMaxPayload sets the greatest size of an encoded payload in bytes. Zero or
+// less means no limit.
+func WithMaxPayload(bytes int) Option {
+	return func(o *options) { o.maxPayload = bytes }
+}
+
+// WithCodecs adds codecs, chosen by an event's content type.
+func WithCodecs(codecs ...Codec) Option {
+	return func(o *options) { o.codecs = append(o.codecs, codecs...) }
+}
+
+// WithDefaultCodec sets the codec of events without a content type. Defaults to
+// [JSON].
+func WithDefaultCodec(codec Codec) Option {
+	return func(o *options) { o.fallback = codec }
+}
+
+// New returns an outbox that writes to store.
+func New[Tx any](store Store[Tx], opts ...Option) *Outbox[Tx] {
+	o := options{fallback: JSON, maxPayload: DefaultMaxPayload}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return &Outbox[Tx]{
+		store:      store,
+		codecs:     NewCodecs(append(o.codecs, o.fallback)...),
+		fallback:   o.fallback,
+		maxPayload: o.maxPayload,
+	}
+}
+
+// Emit writes events in the caller's transaction, all with one statement. They
+// are sent, in their order, if and when tx commits. Emit reports every fault of
+// every event, each as a [*FieldError], before it writes anything, and
+// [ErrNilTx] if there is no transaction. It cannot see the commit: see
+// [Outbox.InTx] and [Outbox.Wake].
+func (o *Outbox[Tx]) Emit(ctx context.Context, tx Tx, events ...Event) error {
+	if isNil(tx) {
+		return ErrNilTx
+	}
+	msgs, err := o.Prepare(ctx, events...)
+	if err != nil || len(msgs) == 0 {
+		return err
+	}
+	if err := o.store.Insert(ctx, tx, msgs); err != nil {
+		return fmt.Errorf("outbox: emit: %w", err)
+	}
+	return nil
+}
+
+// Prepare validates and encodes events without writing them, for stores that can
+// put the insert into a batch of the caller's, such as pgxstore.Queue.
+func (o *Outbox[Tx]) Prepare(_ context.Context, events ...Event) ([]Message, error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
+	now := time.Now().UTC()
+	msgs := make([]Message, len(events))
+	var faults []error
+	for i := range events {
+		if errs := o.prepare(i, &events[i], now, &msgs[i]); errs != nil {
+			faults = append(faults, errs...)
+		}
+	}
+	if faults != nil {
+		return nil, errors.Join(faults...)
+	}
+	return msgs, nil
+}
+
+// InTx runs fn in a transaction of the store's, commits it when fn returns nil,
+// rolls it back otherwise, and wakes the relay after the commit.
+func (o *Outbox[Tx]) InTx(ctx context.Context, fn func(tx Tx) error) error {
+	return o.store.InTx(ctx, fn)
+}
+
+// Wake tells the relay that messages were committed. It returns at once; many
+// calls cost little more than one. Without it the relay learns of them by the
+// database's own notification, or when it looks next.
+func (o *Outbox[Tx]) Wake() { o.store.Wake() }
+
+func (o *Outbox[Tx]) prepare(i int, e *Event, now time.Time, m *Message) []error {
+	errs := validate(i, e)
+	payload, contentType, err := o.encode(e)
+	switch {
+	case err != nil:
+		errs = append(errs, fieldError(i, "Payload", "", err.Error()))
+	case o.maxPayload > 0 && len(payload) > o.maxPayload:
+		errs = append(errs, fieldError(i, "Payload", "", fmt.Sprintf(
+			"has %d bytes encoded, at most %d are allowed: send a reference, or raise WithMaxPayload", len(payload), o.maxPayload)))
+	}
+	id := e.ID
+	if id == "" {
+		made, err := uuid.NewV7()
+		if err != nil {
+			errs = append(errs, fieldError(i, "ID", "", "cannot be made: "+err.Error()))
+		}
+		id = made.String()
+	} else if parsed, err := uuid.Parse(id); err != nil {
+		errs = append(errs, fieldError(i, "ID", id, "is not a UUID: leave it empty to have one made"))
+	} else {
+		id = parsed.String()
+	}
+	*m = Message{
+		ID: id, Topic: e.Topic, Key: e.Key, Tenant: e.Tenant, Type: e.Type, Version: e.Version,
+		ContentType: contentType, Headers: e.Headers, Payload: payload, CreatedAt: now,
+	}
+	return errs
+}
+
+// encode returns the payload's bytes and their content type.
+func (o *Outbox[Tx]) encode(e *Event) ([]byte, string, error) {
+	codec := o.fallback
+	contentType := e.ContentType
+	switch payload := e.Payload.(type) {
+	case []byte:
+		if contentType == "" {
+			contentType = ContentTypeBytes
+		}
+		return payload, contentType, nil
+	case json.RawMessage:
+		if contentType == "" {
+			contentType = ContentTypeJSON
+		}
+		if !json.Valid(payload) {
+			return nil, contentType, errors.New("is a json.RawMessage that is not valid JSON")
+		}
+		return payload, contentType, nil
+	}
+	if contentType == "" {
+		contentType = codec.ContentType()
+	} else {
+		found, ok := o.codecs.For(contentType)
+		if !ok {
+			return nil, contentType, fmt.Errorf("cannot be encoded: no codec for %q: add one by WithCodecs, or encode it yourself and pass []byte", contentType)
+		}
+		codec = found
+	}
+	data, err := codec.Encode(e.Payload)
+	if err != nil {
+		return nil, contentType, fmt.Errorf("cannot be encoded as %s: %w", contentType, err)
+	}
+	return data, contentType, nil
+}
+
+// isNil reports whether tx is a nil interface or a nil pointer.
+func isNil(tx any) bool {
+	if tx == nil {
+		return true
+	}
+	v := reflect.ValueOf(tx)
+	return v.Kind() == reflect.Pointer && v.IsNil()
+}
