@@ -1,0 +1,261 @@
+package worker
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/outbox-go/outbox"
+)
+
+// task is a message in the worker.
+type task struct {
+	msg     *outbox.Received
+	handler *handler // nil if no pattern matches
+	behind  *task    // the next message of the same key, which waits for this one
+	next    *task    // the next in the list of those that may run
+	settled atomic.Bool
+}
+
+// claim reports whether the caller is the one to settle the message.
+func (t *task) claim() bool { return t.settled.CompareAndSwap(false, true) }
+
+// order is what messages are ordered by.
+type order struct{ tenant, key string }
+
+func (t *task) order() order { return order{t.msg.Tenant, t.msg.Key} }
+func (t *task) keyed() bool  { return t.msg.Key != "" }
+
+// queue holds the messages between their delivery and their settlement. Of each
+// key one message at a time is in the list of those that may run, is running or
+// is held; the others hang behind it.
+type queue struct {
+	mu      sync.Mutex
+	wake    sync.Cond // on mu: a task may run, or the queue is closed
+	idle    int       // goroutines that wait on wake
+	first   *task     // list of those that may run, by next
+	last    *task
+	newest  map[order]*task       // the newest message of each key that has any here
+	running []*task               // by slot
+	held    map[*task]*time.Timer // failed; without a timer when being given back
+	open    int                   // put and not yet released
+	spare   *task                 // list of tasks to be used again, by next
+	stopped bool                  // nothing is put any more
+	closed  bool                  // nothing is taken any more
+
+	drained   chan struct{} // closed when stopped and nothing is open
+	markEmpty func()
+}
+
+func newQueue(slots int) *queue {
+	q := &queue{
+		newest:  make(map[order]*task),
+		running: make([]*task, slots),
+		held:    make(map[*task]*time.Timer),
+		drained: make(chan struct{}),
+	}
+	q.wake.L = &q.mu
+	q.markEmpty = sync.OnceFunc(func() { close(q.drained) })
+	return q
+}
+
+// put adds a message, unless the queue has been stopped.
+func (q *queue) put(m *outbox.Received, h *handler) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stopped {
+		return false
+	}
+	t := q.spare
+	if t == nil {
+		t = new(task)
+	} else {
+		q.spare, t.next = t.next, nil
+	}
+	t.msg, t.handler = m, h
+	q.open++
+	if t.keyed() {
+		by := t.order()
+		before := q.newest[by]
+		q.newest[by] = t
+		if before != nil {
+			before.behind = t
+			return true
+		}
+	}
+	q.push(t)
+	return true
+}
+
+// take releases done, if it is not nil, waits for a message that may run, and
+// returns it as the one that slot runs; nil when the queue is closed.
+func (q *queue) take(slot int, done *task) *task {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.running[slot] = nil
+	if done != nil {
+		q.free(done)
+	}
+	for q.first == nil && !q.closed {
+		q.idle++
+		q.wake.Wait()
+		q.idle--
+	}
+	if q.closed {
+		return nil
+	}
+	t := q.first
+	q.first, t.next = t.next, nil
+	if q.first == nil {
+		q.last = nil
+	}
+	q.running[slot] = t
+	return t
+}
+
+// hold keeps the task that slot ran for delay, then calls giveBack and releases
+// the task. It reports false when the queue has been stopped.
+func (q *queue) hold(slot int, t *task, delay time.Duration, giveBack func(*task)) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stopped {
+		return false
+	}
+	q.running[slot] = nil
+	q.held[t] = time.AfterFunc(delay, func() {
+		if q.due(t) {
+			giveBack(t)
+			q.unhold(t)
+		}
+	})
+	return true
+}
+
+// due reports whether t is still held: if not, stop has taken it.
+func (q *queue) due(t *task) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_, ok := q.held[t]
+	if ok {
+		q.held[t] = nil
+	}
+	return ok
+}
+
+func (q *queue) unhold(t *task) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.held, t)
+	q.free(t)
+}
+
+// stop ends put and returns the messages that do not run, for the caller to give
+// back and then to forget; those of one key in their order.
+func (q *queue) stop() []*outbox.Received {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stopped = true
+	var rest []*outbox.Received
+	chain := func(t *task) {
+		for ; t != nil; t = t.behind {
+			rest = append(rest, t.msg)
+		}
+	}
+	for t := q.first; t != nil; t = t.next {
+		chain(t)
+	}
+	q.first, q.last = nil, nil
+	for t, timer := range q.held {
+		if timer == nil {
+			chain(t.behind)
+			t.behind = nil
+			continue
+		}
+		timer.Stop()
+		chain(t)
+		delete(q.held, t)
+	}
+	for _, t := range q.running {
+		if t != nil {
+			chain(t.behind)
+			t.behind = nil
+		}
+	}
+	return rest
+}
+
+// forget releases n messages that stop returned.
+func (q *queue) forget(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.released(n)
+}
+
+// abandon returns the messages that still run and that nobody has settled yet:
+// the caller settles them.
+func (q *queue) abandon() []*outbox.Received {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var rest []*outbox.Received
+	for _, t := range q.running {
+		if t != nil && t.claim() {
+			rest = append(rest, t.msg)
+		}
+	}
+	return rest
+}
+
+// close lets take return nil.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.wake.Broadcast()
+}
+
+// count returns the number of messages that run.
+func (q *queue) count() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for _, t := range q.running {
+		if t != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// The following are called with mu locked.
+
+func (q *queue) push(t *task) {
+	if q.last == nil {
+		q.first = t
+	} else {
+		q.last.next = t
+	}
+	q.last = t
+	if q.idle > 0 {
+		q.wake.Signal()
+	}
+}
+
+// free lets the next message of t's key run and keeps t to be used again.
+func (q *queue) free(t *task) {
+	if t.behind != nil {
+		q.push(t.behind)
+	} else if t.keyed() {
+		delete(q.newest, t.order())
+	}
+	t.msg, t.handler, t.behind = nil, nil, nil
+	t.settled.Store(false)
+	t.next, q.spare = q.spare, t
+	q.released(1)
+}
+
+func (q *queue) released(n int) {
+	q.open -= n
+	if q.stopped && q.open == 0 {
+		q.markEmpty()
+	}
+}

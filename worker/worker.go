@@ -1,0 +1,190 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/outbox-go/outbox"
+)
+
+const (
+	defaultConcurrency     = 10
+	defaultPrefetch        = 100
+	defaultRetryDelay      = time.Second
+	defaultShutdownTimeout = 30 * time.Second
+
+	// maxWindow bounds Concurrency and Prefetch: AMQP 0-9-1 has 16 bits for
+	// the prefetch count.
+	maxWindow = 1<<16 - 1
+)
+
+// Config tells what a [Worker] consumes, and how. Zero means the default.
+type Config struct {
+	// Queue is the durable name that the workers of one service share: each
+	// message goes to one of them. Required.
+	Queue string
+
+	// Concurrency is the number of handlers that run at once. Defaults to 10;
+	// at most 65,535.
+	Concurrency int
+
+	// Prefetch is the number of messages that the broker hands out before the
+	// first of them is settled: those that run, that wait for their turn, and
+	// that are held after a failure. Defaults to 2 × Concurrency, and at least
+	// 100; at most 65,535. Less than Concurrency leaves handlers idle.
+	Prefetch int
+
+	// Codecs are added to [outbox.JSON] and [outbox.Bytes], each for its
+	// content type.
+	Codecs []outbox.Codec
+
+	// RetryDelay is the time for which a failed message is held before it is
+	// given back to the queue. Defaults to 1 s.
+	RetryDelay time.Duration
+
+	// ShutdownTimeout is the time for which running handlers may go on after
+	// the context of Run has ended. Defaults to 30 s.
+	ShutdownTimeout time.Duration
+
+	// Logger defaults to [slog.Default]. Payloads are not logged; the texts of
+	// errors, those of handlers and codecs included, are.
+	Logger *slog.Logger
+}
+
+// Worker runs handlers on the messages of a queue. Make it with [New], register
+// handlers with [Handle], then call [Worker.Run].
+type Worker struct {
+	sub    outbox.Subscriber
+	cfg    Config
+	codecs *outbox.Codecs
+	ready  chan struct{}
+
+	mu       sync.Mutex // guards what follows
+	handlers []*handler
+	started  bool
+}
+
+// New returns a worker that takes messages from sub. It does not connect, and
+// what is wrong with cfg is reported by [Worker.Run]. The worker does not close
+// sub.
+func New(sub outbox.Subscriber, cfg *Config) *Worker {
+	w := &Worker{sub: sub, ready: make(chan struct{})}
+	if cfg != nil {
+		w.cfg = *cfg
+	}
+	var codecs []outbox.Codec
+	for _, codec := range w.cfg.Codecs {
+		if codec != nil {
+			codecs = append(codecs, codec)
+		}
+	}
+	w.codecs = outbox.NewCodecs(codecs...)
+	return w
+}
+
+// Ready returns a channel that is closed when the subscription has been
+// established for the first time: what is sent to the handlers' topics from then
+// on reaches the queue.
+func (w *Worker) Ready() <-chan struct{} { return w.ready }
+
+// Run subscribes and handles messages until ctx ends; then it stops as the
+// package's documentation says and returns nil. It may be called once.
+//
+// Before it connects, Run reports all that is wrong with the configuration and
+// the handlers, joined. Later it returns an error when the subscription ended by
+// itself, or when handlers did not return within 5 s after the end of their
+// context: their messages have been given back, but they still run.
+func (w *Worker) Run(ctx context.Context) error {
+	r, err := w.start()
+	if err != nil {
+		return err
+	}
+	handling, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	r.startPool(handling)
+
+	ended := make(chan error, 1)
+	go func() { ended <- w.sub.Subscribe(ctx, r.subscription, r.established, r.receive) }()
+	select {
+	case <-ctx.Done():
+		err := r.shutdown(ctx, cancel)
+		return errors.Join(r.subscribeError(ctx, <-ended), err)
+	case err := <-ended:
+		return errors.Join(r.subscribeError(ctx, err), r.shutdown(ctx, cancel))
+	}
+}
+
+// start checks everything and returns what Run needs.
+func (w *Worker) start() (*run, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.started {
+		return nil, errors.New("worker: Run was called before: make a new Worker")
+	}
+	faults := w.cfg.faults()
+	if w.sub == nil {
+		faults = append(faults, errors.New("worker: the subscriber is nil: pass one to New"))
+	}
+	routes, errs := newRouter(w.handlers)
+	if faults = append(faults, errs...); len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	w.started = true
+	return newRun(w, routes), nil
+}
+
+// faults tells what is wrong with the configuration.
+func (c *Config) faults() []error {
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("worker: Config."+format, args...))
+	}
+	if c.Queue == "" {
+		fault("Queue is empty: name the queue that the workers of this service share")
+	}
+	if c.Concurrency < 0 || c.Concurrency > maxWindow {
+		fault("Concurrency is %d: use 1 to %d, or 0 for %d", c.Concurrency, maxWindow, defaultConcurrency)
+	}
+	if c.Prefetch < 0 || c.Prefetch > maxWindow {
+		fault("Prefetch is %d: use 1 to %d, or 0 for the default", c.Prefetch, maxWindow)
+	}
+	if c.RetryDelay < 0 {
+		fault("RetryDelay is %s: use a positive duration, or 0 for %s", c.RetryDelay, defaultRetryDelay)
+	}
+	if c.ShutdownTimeout < 0 {
+		fault("ShutdownTimeout is %s: use a positive duration, or 0 for %s", c.ShutdownTimeout, defaultShutdownTimeout)
+	}
+	for i, codec := range c.Codecs {
+		switch {
+		case codec == nil:
+			fault("Codecs[%d] is nil", i)
+		case codec.ContentType() == "":
+			fault("Codecs[%d] (%T) has no content type", i, codec)
+		}
+	}
+	return faults
+}
+
+// withDefaults returns c with the defaults in the place of zeros.
+func (c Config) withDefaults() Config {
+	if c.Concurrency == 0 {
+		c.Concurrency = defaultConcurrency
+	}
+	if c.Prefetch == 0 {
+		c.Prefetch = min(max(2*c.Concurrency, defaultPrefetch), maxWindow)
+	}
+	if c.RetryDelay == 0 {
+		c.RetryDelay = defaultRetryDelay
+	}
+	if c.ShutdownTimeout == 0 {
+		c.ShutdownTimeout = defaultShutdownTimeout
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
