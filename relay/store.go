@@ -14,7 +14,8 @@ type Store interface {
 	Shards() int
 
 	// Check reports, all at once, what the database lacks for the store to work:
-	// tables, columns, rights. It changes nothing.
+	// tables, columns, rights, as a [*store.MissingError]. It changes nothing. Any
+	// other error means that the database could not be asked.
 	Check(ctx context.Context) error
 
 	// Claim, in one transaction: gives back what the request releases, notes
@@ -32,7 +33,9 @@ type Store interface {
 	// database when there are several. Following a cursor from the start, with
 	// the same shards and keys, each committed row is returned exactly once,
 	// however late its transaction commits and whatever its position; within
-	// what became visible together, in the order of positions.
+	// what became visible together, in the order of positions. It returns
+	// [store.ErrCursorVoid] when a cursor cannot be followed, because the
+	// database crashed or is another one.
 	Read(ctx context.Context, requests ...store.ReadRequest) ([]store.Page, error)
 
 	// Settle removes messages that the broker has confirmed. It is right whoever

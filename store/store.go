@@ -7,6 +7,7 @@ package store
 import (
 	"errors"
 	"math/bits"
+	"strings"
 	"time"
 
 	"github.com/outbox-go/outbox"
@@ -109,9 +110,10 @@ type Page struct {
 	Rows   []Row
 	Cursor Cursor // where the next read goes on
 
-	// More tells that the page ended at a limit: another read now finds more, or
-	// nothing. When the pages of one call to Read all have More false, their
-	// cursors are equal and a single reader can go on for all of them.
+	// More tells that the reader should read again at once: the page ended at a
+	// limit, or at the end of what Epoch stood for. When the pages of one call to
+	// Read all have More false, their cursors are equal, and a single reader can
+	// go on for all of them.
 	More bool
 
 	// Horizon and Next are the bounds of the transactions that were running
@@ -141,10 +143,6 @@ type Claim struct {
 	Leases []Lease // all that the owner holds now
 	Target int     // the owner's even share; it should give back what exceeds it
 	Relays int     // how many relays are alive, this one included
-
-	// System changes when the database is another one than before: a restored
-	// copy, or another timeline after a failover. Cursors are void then.
-	System string
 }
 
 // Failure records that a message was refused.
@@ -162,3 +160,18 @@ var ErrLeaseLost = errors.New("store: lease lost")
 // ErrPollOnly is returned by a store that cannot tell when messages are
 // committed.
 var ErrPollOnly = errors.New("store: no notifications, polling only")
+
+// ErrCursorVoid is returned by a read whose cursor no longer means anything: the
+// database crashed, was restored, or is another one. The reader starts again.
+var ErrCursorVoid = errors.New("store: cursor void, read from the start")
+
+// MissingError lists what a relay needs and the database lacks. It is not mended
+// by trying again.
+type MissingError struct {
+	Missing []string // one line each, with the object's full name
+}
+
+func (e *MissingError) Error() string {
+	return "the database lacks what the outbox needs:\n  " + strings.Join(e.Missing, "\n  ") +
+		"\nrun `outbox migrate` as a role that may create it, or apply what `outbox migrate --print` prints and grant the rights"
+}

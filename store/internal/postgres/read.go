@@ -1,0 +1,266 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/outbox-go/outbox/store"
+)
+
+// A read returns one row that stands for the snapshot, then the messages: both
+// of one statement, so that they belong together. Most columns of the first row
+// are empty.
+const (
+	readHead = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS now)
+SELECT s.now::text AS snapshot, (SELECT i.id::text FROM {incarnation} i) AS incarnation,
+	0::bigint AS position, NULL::uuid AS id, '' AS topic, '' AS key, '' AS tenant, '' AS type, '' AS version, '' AS content_type,
+	'' AS headers, NULL::bytea AS payload, now() AS created_at, 0 AS attempts, '' AS last_error, 0::bigint AS retry_in, 0::smallint AS shard
+FROM s
+UNION ALL (
+SELECT NULL, NULL, m.position, m.id, m.topic, coalesce(m.key, ''), m.tenant, m.type, m.version, m.content_type,
+	CASE WHEN m.headers = '{}' THEN '' ELSE m.headers::text END, m.payload, m.created_at, m.attempts, m.last_error,
+	CASE WHEN m.retry_at IS NULL THEN 0 ELSE (extract(epoch FROM m.retry_at - clock_timestamp()) * 1000000)::bigint END, m.shard
+FROM {message} m
+WHERE ($2::bigint = -1 OR ($2::bigint >> m.shard) & 1 = 1)
+  AND ($3::text IS NULL OR (m.tenant = $3 AND m.key = $4))
+  AND ($5::text IS NULL OR (m.tenant, coalesce(m.key, '')) NOT IN (SELECT t, k FROM unnest($5::text[], $6::text[]) AS x (t, k)))
+`
+
+	// readTailSQL returns what became visible since the last snapshot, by the
+	// index on txid alone: what is older, alive or dead, is not touched. The sum
+	// keeps the planner from walking the primary key instead.
+	readTailSQL = readHead + `  AND (m.txid >= $7::text::xid8 OR m.txid = ANY ($8::xid8[]))
+ORDER BY m.position + 0 LIMIT $1)`
+
+	// readPageSQL returns the next of what became visible between two snapshots,
+	// the second of them its own if it has none, walking the primary key.
+	readPageSQL = readHead + `  AND m.position > $7
+  AND pg_visible_in_snapshot(m.txid, coalesce($9::text::pg_snapshot, (SELECT s.now FROM s)))
+  AND ($8::text IS NULL OR NOT pg_visible_in_snapshot(m.txid, $8::text::pg_snapshot))
+ORDER BY m.position LIMIT $1)`
+
+	// freezeSQL mends rows that come from another server, by a restored dump, with
+	// transaction ids that this one has yet to give out: no row that is visible
+	// can be of a transaction that has not begun. 3 is the first normal id.
+	freezeSQL = `UPDATE {message} SET txid = '3'::xid8 WHERE txid >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))`
+)
+
+// Read returns a page for each request; see relay.Store.
+func (c *Core) Read(ctx context.Context, requests ...store.ReadRequest) ([]store.Page, error) {
+	pages := make([]store.Page, len(requests))
+	err := c.startAll(ctx, requests)
+	switch {
+	case err != nil:
+	case len(requests) == 1:
+		pages[0], err = c.read(ctx, c.db.Scan, requests[0])
+	default:
+		err = c.db.InTx(ctx, OneSnapshot, func(q Querier) error {
+			for i, r := range requests {
+				var err error
+				if pages[i], err = c.read(ctx, scanIn(q), r); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read messages: %w", err)
+	}
+	return pages, nil
+}
+
+type scanFunc func(ctx context.Context, sql string, args []any, fn func(Rows) error) error
+
+// scanIn runs a query with sequential scans off in a transaction that is open.
+func scanIn(q Querier) scanFunc {
+	return func(ctx context.Context, sql string, args []any, fn func(Rows) error) error {
+		if err := q.Exec(ctx, SettingsSQL); err != nil {
+			return err
+		}
+		rows, err := q.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		if err := fn(rows); err != nil {
+			return err
+		}
+		rows.Close()
+		return rows.Err()
+	}
+}
+
+// startAll prepares the table for readers that begin at the start.
+func (c *Core) startAll(ctx context.Context, requests []store.ReadRequest) error {
+	for _, r := range requests {
+		if r.Cursor == (store.Cursor{}) {
+			if err := c.db.Exec(ctx, c.freeze); err != nil {
+				return err
+			}
+			return c.db.Exec(ctx, c.newIncarnation)
+		}
+	}
+	return nil
+}
+
+func (c *Core) read(ctx context.Context, scan scanFunc, r store.ReadRequest) (store.Page, error) {
+	seen, err := openSnapshot(r.Cursor.Seen)
+	if err != nil {
+		return store.Page{}, err
+	}
+	epoch, err := openSnapshot(r.Cursor.Epoch)
+	if err != nil {
+		return store.Page{}, err
+	}
+	sql, args := c.readPage, pageArgs(r, seen, epoch)
+	if seen.text != "" && epoch.text == "" {
+		sql, args = c.readTail, tailArgs(r, seen)
+	}
+	p := pageReader{request: r}
+	if err := scan(ctx, sql, args, p.scan); err != nil {
+		return store.Page{}, err
+	}
+	return p.page(seen, epoch)
+}
+
+func commonArgs(r store.ReadRequest) []any {
+	var tenant, key, tenants, keys any
+	if r.Only != nil {
+		tenant, key = r.Only.Tenant, r.Only.Key
+	}
+	if len(r.Except) > 0 {
+		tenantList, keyList := make([]string, len(r.Except)), make([]string, len(r.Except))
+		for i, k := range r.Except {
+			tenantList[i], keyList[i] = quoteElement(k.Tenant), quoteElement(k.Key)
+		}
+		tenants, keys = array(tenantList), array(keyList)
+	}
+	return []any{int64(r.Limit), int64(r.Shards), tenant, key, tenants, keys} //nolint:gosec // a bit mask
+}
+
+func tailArgs(r store.ReadRequest, seen snapshot) []any {
+	return append(commonArgs(r), fmt.Sprint(seen.xmax), seen.running())
+}
+
+func pageArgs(r store.ReadRequest, seen, epoch snapshot) []any {
+	var seenText, epochText any
+	if seen.text != "" {
+		seenText = seen.text
+	}
+	if epoch.text != "" {
+		epochText = epoch.text
+	}
+	return append(commonArgs(r), r.Cursor.After, seenText, epochText)
+}
+
+// pageReader collects the rows of one read.
+type pageReader struct {
+	request               store.ReadRequest
+	snapshot, incarnation *string
+	rows                  []store.Row
+	bytes                 int
+	cut                   bool // ended by MaxBytes
+}
+
+func (p *pageReader) scan(rows Rows) error {
+	var (
+		snap, incarnation *string
+		id                *uuid.UUID
+		headers           string
+		retryIn           int64
+		shard             int16
+		row               store.Row
+	)
+	dest := []any{
+		&snap, &incarnation, &row.Position, &id, &row.Topic, &row.Key, &row.Tenant, &row.Type, &row.Version,
+		&row.ContentType, &headers, &row.Payload, &row.CreatedAt, &row.Attempts, &row.LastError, &retryIn, &shard,
+	}
+	for rows.Next() {
+		row = store.Row{}
+		if err := rows.Scan(dest...); err != nil {
+			return err
+		}
+		if snap != nil {
+			p.snapshot, p.incarnation = snap, incarnation
+			continue
+		}
+		row.ID = id.String()
+		row.CreatedAt = row.CreatedAt.UTC()
+		row.RetryIn = time.Duration(retryIn) * time.Microsecond
+		row.Shard = uint8(shard) //nolint:gosec // the column's values are 0 to 63
+		if headers != "" {
+			row.Headers = parseHeaders(headers)
+		}
+		size := row.Size()
+		if p.request.MaxBytes > 0 && len(p.rows) > 0 && p.bytes+size > p.request.MaxBytes {
+			p.cut = true
+			break
+		}
+		p.bytes += size
+		p.rows = append(p.rows, row)
+	}
+	rows.Close()
+	if p.cut {
+		return nil
+	}
+	return rows.Err()
+}
+
+// page turns what was collected into a page with the cursor behind it.
+func (p *pageReader) page(seen, epoch snapshot) (store.Page, error) {
+	if p.snapshot == nil {
+		return store.Page{}, fmt.Errorf("the snapshot is missing from the result")
+	}
+	if p.incarnation == nil || (seen.text != "" && seen.incarnation != *p.incarnation) ||
+		(epoch.text != "" && epoch.incarnation != *p.incarnation) {
+		return store.Page{}, store.ErrCursorVoid
+	}
+	now, err := parseSnapshot(*p.incarnation, *p.snapshot)
+	if err != nil {
+		return store.Page{}, err
+	}
+	if seen.xmax > now.xmax {
+		return store.Page{}, store.ErrCursorVoid
+	}
+	page := store.Page{Rows: p.rows, Horizon: now.xmin, Next: now.xmax, More: true}
+	if epoch.text == "" {
+		epoch = now
+	}
+	if p.cut || len(p.rows) == p.request.Limit {
+		last := p.rows[len(p.rows)-1].Position
+		page.Cursor = store.Cursor{Seen: seen.String(), Epoch: epoch.String(), After: last}
+		return page, nil
+	}
+	// All of the epoch is read; one that was older than this statement has left
+	// what came since.
+	page.Cursor = store.Cursor{Seen: epoch.String()}
+	page.More = p.request.Cursor.Epoch != ""
+	return page, nil
+}
+
+// parseHeaders reads a JSON object; a value that is not a string, which only a
+// plain INSERT can have brought, stays as its JSON text.
+func parseHeaders(text string) map[string]string {
+	headers := map[string]string{}
+	if json.Unmarshal([]byte(text), &headers) == nil {
+		return headers
+	}
+	var raw map[string]json.RawMessage
+	if json.Unmarshal([]byte(text), &raw) != nil {
+		return nil
+	}
+	for name, value := range raw {
+		var s string
+		if json.Unmarshal(value, &s) != nil {
+			s = strings.Trim(string(value), " ")
+		}
+		headers[name] = s
+	}
+	return headers
+}

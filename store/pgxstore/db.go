@@ -1,0 +1,77 @@
+package pgxstore
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/outbox-go/outbox/store/internal/postgres"
+)
+
+// db lets the shared statements run on a pool.
+type db struct {
+	pool *pgxpool.Pool
+}
+
+// executor is what a pool and a transaction have in common.
+type executor interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+type querier struct {
+	executor
+}
+
+func (q querier) Exec(ctx context.Context, sql string, args ...any) error {
+	_, err := q.executor.Exec(ctx, sql, args...)
+	return err
+}
+
+func (q querier) Query(ctx context.Context, sql string, args ...any) (postgres.Rows, error) {
+	return q.executor.Query(ctx, sql, args...)
+}
+
+func (d *db) Exec(ctx context.Context, sql string, args ...any) error {
+	return querier{d.pool}.Exec(ctx, sql, args...)
+}
+
+func (d *db) Query(ctx context.Context, sql string, args ...any) (postgres.Rows, error) {
+	return querier{d.pool}.Query(ctx, sql, args...)
+}
+
+func (d *db) InTx(ctx context.Context, mode postgres.TxMode, fn func(q postgres.Querier) error) error {
+	var options pgx.TxOptions
+	if mode == postgres.OneSnapshot {
+		options = pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	}
+	return pgx.BeginTxFunc(ctx, d.pool, options, func(tx pgx.Tx) error { return fn(querier{tx}) })
+}
+
+// Scan sends the setting and the query as one batch, which is a transaction and
+// one round trip.
+func (d *db) Scan(ctx context.Context, sql string, args []any, fn func(postgres.Rows) error) error {
+	batch := &pgx.Batch{}
+	batch.Queue(postgres.SettingsSQL)
+	batch.Queue(sql, args...)
+	results := d.pool.SendBatch(ctx, batch)
+	defer func() { _ = results.Close() }()
+	if _, err := results.Exec(); err != nil {
+		return err
+	}
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	if err := fn(rows); err != nil {
+		return err
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return results.Close()
+}

@@ -1,0 +1,192 @@
+package pgxstore
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// coalesce is how long commits are gathered before one notification tells of
+	// them all.
+	coalesce = 2 * time.Millisecond
+
+	notifyTimeout = 5 * time.Second
+
+	// listenCheck is how often a silent listening connection is asked whether it
+	// is still there.
+	listenCheck   = 10 * time.Second
+	listenTimeout = 5 * time.Second
+
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 10 * time.Second
+)
+
+// Wake tells the relays, those of this process at once and the others by a
+// notification, that messages were committed. It does not wait.
+func (s *Store) Wake() { s.notifier.wake() }
+
+func (s *Store) notify(ctx context.Context) {
+	if _, err := s.pool.Exec(ctx, `SELECT pg_notify($1, '')`, s.names.Channel); err != nil {
+		s.config.Logger.Warn("outbox notification failed; relays find the messages by polling", "error", err)
+	}
+}
+
+// notifier gathers wake-ups: local listeners are told at once, the database a
+// moment later and once for all that came meanwhile.
+type notifier struct {
+	send func(context.Context)
+
+	mu        sync.Mutex
+	local     map[int]func()
+	nextLocal int
+	pending   bool // a notification is on its way
+	again     bool // and another commit came since it was sent
+	closed    bool
+	running   sync.WaitGroup
+}
+
+func newNotifier(send func(context.Context)) *notifier {
+	return &notifier{send: send, local: map[int]func(){}}
+}
+
+func (n *notifier) wake() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, tell := range n.local {
+		tell()
+	}
+	switch {
+	case n.closed:
+	case n.pending:
+		n.again = true
+	default:
+		n.pending = true
+		n.running.Add(1)
+		go n.run()
+	}
+}
+
+// run sends notifications until no commit came while one was sent.
+func (n *notifier) run() {
+	defer n.running.Done()
+	for {
+		time.Sleep(coalesce)
+		n.mu.Lock()
+		n.again = false
+		n.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), notifyTimeout)
+		n.send(ctx)
+		cancel()
+		n.mu.Lock()
+		if !n.again {
+			n.pending = false
+			n.mu.Unlock()
+			return
+		}
+		n.mu.Unlock()
+	}
+}
+
+func (n *notifier) listen(tell func()) (stop func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	id := n.nextLocal
+	n.nextLocal++
+	n.local[id] = tell
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.local, id)
+	}
+}
+
+func (n *notifier) close() {
+	n.mu.Lock()
+	n.closed = true
+	n.mu.Unlock()
+	n.running.Wait()
+}
+
+// Listen calls wake for commits in this process, through Wake and InTx, at once,
+// and for those of others when the database notifies. It holds a connection of its
+// own outside the pool, checks it while it is silent, and restores it.
+func (s *Store) Listen(ctx context.Context, wake func()) error {
+	stop := s.notifier.listen(wake)
+	defer stop()
+	if s.config.NoListen {
+		<-ctx.Done()
+		return nil
+	}
+	backoff := minBackoff
+	for {
+		began := time.Now()
+		err := s.listenOnce(ctx, wake)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > maxBackoff {
+			backoff = minBackoff
+		}
+		s.config.Logger.Warn("outbox listening connection lost; polling until it is back", "error", err, "retry_in", backoff)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rand.N(backoff)):
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// listenOnce listens on one connection until it is lost.
+func (s *Store) listenOnce(ctx context.Context, wake func()) error {
+	config := s.pool.Config().ConnConfig
+	if s.config.ListenURL != "" {
+		var err error
+		if config, err = pgx.ParseConfig(s.config.ListenURL); err != nil {
+			return err
+		}
+	}
+	dialCtx, cancel := context.WithTimeout(ctx, listenTimeout)
+	conn, err := pgx.ConnectConfig(dialCtx, config)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() {
+		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(closeCtx)
+	}()
+	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{s.names.Channel}.Sanitize()); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	for {
+		// Once more after each silence too: whatever was missed is found.
+		wake()
+		if err := s.await(ctx, conn); err != nil {
+			return err
+		}
+	}
+}
+
+// await returns nil for a notification, or when the silent connection has
+// answered that it lives.
+func (s *Store) await(ctx context.Context, conn *pgx.Conn) error {
+	waitCtx, cancel := context.WithTimeout(ctx, listenCheck)
+	defer cancel()
+	_, err := conn.WaitForNotification(waitCtx)
+	if err == nil || ctx.Err() != nil || waitCtx.Err() == nil {
+		return err
+	}
+	pingCtx, cancel := context.WithTimeout(ctx, listenTimeout)
+	defer cancel()
+	if err := conn.Ping(pingCtx); err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+// Package pgxstore keeps the outbox in PostgreSQL, by jackc/pgx v5. It emits in
+// the caller's pgx.Tx and is drained by a relay. PostgreSQL 13 or later.
+package pgxstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/store/internal/postgres"
+)
+
+// Config changes the defaults of [New].
+type Config struct {
+	// Schema holds the outbox's tables and functions. Defaults to "outbox". It is
+	// quoted, so any name will do, up to 63 bytes.
+	Schema string
+
+	// TablePrefix goes before the name of each table and function. Defaults to
+	// none; at most 32 bytes. With a prefix, several outboxes share a schema.
+	TablePrefix string
+
+	// ListenURL is the connection that notifications come by, when the pool's own
+	// cannot be used: LISTEN does not work behind a pooler in transaction mode.
+	// Defaults to the pool's configuration.
+	ListenURL string
+
+	// NoListen makes the relay poll only.
+	NoListen bool
+
+	// Logger gets what happens in the background: a notification that could not
+	// be sent, a listening connection that was lost. Defaults to slog.Default().
+	Logger *slog.Logger
+}
+
+// Store is an outbox in PostgreSQL. It is safe for concurrent use.
+type Store struct {
+	*postgres.Core
+	pool      *pgxpool.Pool
+	names     *postgres.Names
+	insertOne string
+	insertAll string
+	config    Config
+	notifier  *notifier
+}
+
+// New returns a store on pool, which stays the caller's to close, after the
+// store. It connects to nothing; a config may be nil. It panics if the config
+// cannot be used: see [Config.Validate].
+func New(pool *pgxpool.Pool, config *Config) *Store {
+	s, err := Open(pool, config)
+	if err != nil {
+		panic("pgxstore: " + err.Error())
+	}
+	return s
+}
+
+// Validate reports all that is wrong with the config.
+func (c *Config) Validate() error {
+	_, err := postgres.NewNames(c.Schema, c.TablePrefix)
+	if c.ListenURL != "" {
+		if _, parseErr := pgx.ParseConfig(c.ListenURL); parseErr != nil {
+			err = errors.Join(err, fmt.Errorf("listen URL: %w", parseErr))
+		}
+	}
+	return err
+}
+
+// Open is [New] for a config that comes from a user: it returns what is wrong.
+func Open(pool *pgxpool.Pool, config *Config) (*Store, error) {
+	var c Config
+	if config != nil {
+		c = *config
+	}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	names, err := postgres.NewNames(c.Schema, c.TablePrefix)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		Core:      postgres.NewCore(&db{pool}, names),
+		pool:      pool,
+		names:     names,
+		insertOne: names.SQL(postgres.InsertOne),
+		insertAll: names.SQL(postgres.InsertMany),
+		config:    c,
+	}
+	s.notifier = newNotifier(s.notify)
+	return s, nil
+}
+
+// Close sends a notification that is due and stops the store's background work.
+// It leaves the pool open.
+func (s *Store) Close() error {
+	s.notifier.close()
+	return nil
+}
+
+// Migrate creates or upgrades the tables. Several processes may do so at once. It
+// needs no rights when all is there.
+func (s *Store) Migrate(ctx context.Context) error {
+	return postgres.Migrate(ctx, &db{s.pool}, s.names)
+}
+
+// MigrationSQL returns the SQL of all migrations under the configured names.
+func MigrationSQL(config *Config) (string, error) {
+	var c Config
+	if config != nil {
+		c = *config
+	}
+	names, err := postgres.NewNames(c.Schema, c.TablePrefix)
+	if err != nil {
+		return "", err
+	}
+	return postgres.MigrationSQL(names)
+}
+
+// Shards returns 64.
+func (s *Store) Shards() int { return postgres.Shards }
+
+// Insert writes msgs in tx with one statement.
+func (s *Store) Insert(ctx context.Context, tx pgx.Tx, msgs []outbox.Message) error {
+	sql, args, err := s.insertArgs(msgs)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, sql, args...)
+	return err
+}
+
+// Queue puts the insert of msgs, which Outbox.Prepare made, into the caller's
+// batch, so that it costs no round trip of its own. The batch must run in the
+// transaction of the business data: by tx.SendBatch, or by itself, since a batch
+// without one is a transaction.
+func (s *Store) Queue(batch *pgx.Batch, msgs []outbox.Message) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	sql, args, err := s.insertArgs(msgs)
+	if err != nil {
+		return err
+	}
+	batch.Queue(sql, args...)
+	return nil
+}
+
+// InTx runs fn in a transaction, commits it when fn returns nil, and wakes the
+// relay after the commit. Notifying inside the transaction, which would make
+// commits wait for one another, is switched off in it.
+func (s *Store) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	options := pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL outbox.wake = 'off'"}
+	if err := pgx.BeginTxFunc(ctx, s.pool, options, fn); err != nil {
+		return err
+	}
+	s.Wake()
+	return nil
+}
+
+func (s *Store) insertArgs(msgs []outbox.Message) (string, []any, error) {
+	if len(msgs) == 1 {
+		m := &msgs[0]
+		headers, err := postgres.Headers(m)
+		if err != nil {
+			return "", nil, err
+		}
+		return s.insertOne, []any{
+			m.ID, m.Topic, m.Key, m.Tenant, m.Type, m.Version, m.ContentType, headers, postgres.Payload(m), m.CreatedAt,
+		}, nil
+	}
+	n := len(msgs)
+	ids, created := make([]uuid.UUID, n), make([]time.Time, n)
+	topics, keys, tenants, types := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	versions, contentTypes, headers := make([]string, n), make([]string, n), make([]string, n)
+	payloads := make([][]byte, n)
+	for i := range msgs {
+		m := &msgs[i]
+		var err error
+		if ids[i], err = uuid.Parse(m.ID); err != nil {
+			return "", nil, fmt.Errorf("id %q of message %d: %w", m.ID, i, err)
+		}
+		if headers[i], err = postgres.Headers(m); err != nil {
+			return "", nil, err
+		}
+		topics[i], keys[i], tenants[i], types[i] = m.Topic, m.Key, m.Tenant, m.Type
+		versions[i], contentTypes[i], payloads[i], created[i] = m.Version, m.ContentType, postgres.Payload(m), m.CreatedAt
+	}
+	return s.insertAll, []any{ids, topics, keys, tenants, types, versions, contentTypes, headers, payloads, created}, nil
+}
+
+var _ outbox.Store[pgx.Tx] = (*Store)(nil)
