@@ -2,22 +2,72 @@ package outbox
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
+
+// MaxQueue is the greatest length of a queue's name in bytes. It leaves room for
+// what brokers append to name the queues of retries and dead letters.
+const MaxQueue = 200
 
 // Subscription says what a subscriber consumes.
 type Subscription struct {
 	// Queue is the durable name that the members of a group share: each message
-	// goes to one of them. Required.
+	// goes to one of them. Required: 1 to 200 bytes of UTF-8, of printable
+	// characters other than white space.
 	Queue string
 
 	// Topics are the patterns ('*' one word, '#' any number) of the topics
-	// that the queue collects. At least one.
+	// that the queue collects. At least one. They are added to those that the
+	// queue collects already: a member that starts with fewer, or with others,
+	// takes nothing away from the members that run.
 	Topics []string
 
 	// Prefetch is the greatest number of messages received and not yet settled.
 	// Required, at least 1.
 	Prefetch int
+}
+
+// Validate reports all that is wrong with s, each fault with the name of its
+// field. Every subscriber calls it before it connects.
+func (s *Subscription) Validate() error {
+	var errs []error
+	if reason := queueFault(s.Queue); reason != "" {
+		errs = append(errs, fmt.Errorf("outbox: subscription: Queue %q %s", s.Queue, reason))
+	}
+	if len(s.Topics) == 0 {
+		errs = append(errs, errors.New("outbox: subscription: Topics is empty: name at least one pattern, \"#\" for all"))
+	}
+	for i, pattern := range s.Topics {
+		if err := ValidatePattern(pattern); err != nil {
+			errs = append(errs, fmt.Errorf("outbox: subscription: Topics[%d] %q %w", i, pattern, err))
+		}
+	}
+	if s.Prefetch < 1 {
+		errs = append(errs, fmt.Errorf("outbox: subscription: Prefetch is %d, at least 1 is required", s.Prefetch))
+	}
+	return errors.Join(errs...)
+}
+
+// queueFault tells why name cannot name a queue, or "".
+func queueFault(name string) string {
+	switch {
+	case name == "":
+		return "is empty"
+	case len(name) > MaxQueue:
+		return fmt.Sprintf("has %d bytes, at most %d are allowed", len(name), MaxQueue)
+	case !utf8.ValidString(name):
+		return "is not valid UTF-8"
+	}
+	i := strings.IndexFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) })
+	if i >= 0 {
+		return fmt.Sprintf("has a space or an unprintable character at byte %d", i)
+	}
+	return ""
 }
 
 // Subscriber receives messages from a broker.
@@ -34,6 +84,9 @@ type Subscriber interface {
 	// handlers can still acknowledge; messages that were not passed on go back to
 	// the queue.
 	Subscribe(ctx context.Context, s Subscription, ready func(), receive func(*Received)) error
+
+	// Close releases the connection: what is unsettled goes back to its queue,
+	// and a Subscribe that still runs returns an error.
 	Close() error
 }
 
