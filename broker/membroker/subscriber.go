@@ -42,12 +42,12 @@ func (s *Subscriber) Subscribe(ctx context.Context, sub outbox.Subscription, rea
 		if s.isClosed() {
 			return errClosed
 		}
-		established, it := c.step()
+		established, it, redelivered := c.step()
 		switch {
 		case established:
 			ready()
 		case it != nil:
-			receive(c.received(it))
+			receive(c.received(it, redelivered))
 		default:
 			select {
 			case <-c.wake:
@@ -111,24 +111,25 @@ func (c *consumer) close() {
 }
 
 // step tells what to do next: establish, pass a message on, or wait.
-func (c *consumer) step() (established bool, it *item) {
+func (c *consumer) step() (established bool, it *item, redelivered bool) {
 	c.broker.mu.Lock()
 	defer c.broker.mu.Unlock()
 	if c.broker.down || c.owner.isClosed() {
-		return false, nil
+		return false, nil, false
 	}
 	if !c.established {
 		c.established = true
-		return true, nil
+		return true, nil, false
 	}
 	if c.running >= c.prefetch {
-		return false, nil
+		return false, nil, false
 	}
-	if it = c.queue.pop(); it != nil {
-		c.unsettled[it] = struct{}{}
-		c.running++
+	if it = c.queue.pop(); it == nil {
+		return false, nil, false
 	}
-	return false, it
+	c.unsettled[it] = struct{}{}
+	c.running++
+	return false, it, it.redelivered // read here: a cut sets it at any time
 }
 
 func (c *consumer) busy() bool {
@@ -152,8 +153,8 @@ func (c *consumer) signal() {
 	}
 }
 
-func (c *consumer) received(it *item) *outbox.Received {
-	r := &outbox.Received{Message: *clone(it.message), Redelivered: it.redelivered, ReceivedAt: time.Now()}
+func (c *consumer) received(it *item, redelivered bool) *outbox.Received {
+	r := &outbox.Received{Message: *clone(it.message), Redelivered: redelivered, ReceivedAt: time.Now()}
 	settled := false
 	r.Settle = func(how outbox.Settlement) error {
 		c.broker.mu.Lock()
