@@ -25,7 +25,8 @@ const (
 // Config tells what a [Worker] consumes, and how. Zero means the default.
 type Config struct {
 	// Queue is the durable name that the workers of one service share: each
-	// message goes to one of them. Required.
+	// message goes to one of them. Required; see [outbox.Subscription] for what
+	// is allowed.
 	Queue string
 
 	// Concurrency is the number of handlers that run at once. Defaults to 10;
@@ -145,6 +146,8 @@ func (c *Config) faults() []error {
 	}
 	if c.Queue == "" {
 		fault("Queue is empty: name the queue that the workers of this service share")
+	} else if err := (&outbox.Subscription{Queue: c.Queue, Topics: []string{"#"}, Prefetch: 1}).Validate(); err != nil {
+		faults = append(faults, err)
 	}
 	if c.Concurrency < 0 || c.Concurrency > maxWindow {
 		fault("Concurrency is %d: use 1 to %d, or 0 for %d", c.Concurrency, maxWindow, defaultConcurrency)

@@ -65,6 +65,16 @@ func TestRunReportsWhatIsMissing(t *testing.T) {
 	}
 }
 
+func TestRunReportsAFaultyQueueName(t *testing.T) {
+	t.Parallel()
+	w := worker.New(membroker.New().Subscriber(), &worker.Config{Queue: "my queue", Prefetch: -1})
+	worker.Handle(w, "#", handleNothing)
+	err := w.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), `Queue "my queue"`) || !strings.Contains(err.Error(), "Prefetch is -1") {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 func TestSubscriptionHasTheHandlersPatternsAndThePrefetch(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
