@@ -208,6 +208,9 @@ func TestProxyWithoutServerResetsItsClients(t *testing.T) {
 	target := l.Addr().String()
 	_ = l.Close()
 	client, err := net.Dial("tcp", testenv.NewProxy(t, target).Addr())
+	if errors.Is(err, syscall.ECONNRESET) {
+		return // before Dial had looked at its connection
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

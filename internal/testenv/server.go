@@ -20,7 +20,7 @@ import (
 const (
 	startTimeout = 90 * time.Second
 	stopTimeout  = 30 * time.Second
-	pollInterval = 5 * time.Millisecond
+	pollInterval = 10 * time.Millisecond
 )
 
 // server is what all servers have in common: a folder, an account, and processes that are known by both.
