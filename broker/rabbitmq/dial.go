@@ -1,0 +1,205 @@
+package rabbitmq
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// closeTimeout bounds the orderly end of a connection.
+const closeTimeout = 2 * time.Second
+
+// endpoint is a broker that can be connected to.
+type endpoint struct {
+	url    string
+	uri    amqp.URI
+	sasl   []amqp.Authentication
+	config Connection
+}
+
+// connection is an open connection and the socket below it.
+type connection struct {
+	*amqp.Connection
+	socket *socket
+	closed chan *amqp.Error
+}
+
+// String names the broker, without credentials.
+func (e *endpoint) String() string {
+	return fmt.Sprintf("%s://%s:%d, vhost %q", e.uri.Scheme, e.uri.Host, e.uri.Port, e.uri.Vhost)
+}
+
+// connect opens a connection and calls setup with it. The end of ctx breaks both
+// off; later it has no influence.
+func (e *endpoint) connect(ctx context.Context, setup func(*connection) error) error {
+	var s *socket
+	stop := func() bool { return true }
+	defer func() { stop() }()
+	conn, err := amqp.DialConfig(e.url, e.amqpConfig(func(network, addr string) (net.Conn, error) {
+		dialer := net.Dialer{Timeout: e.config.DialTimeout}
+		conn, err := dialer.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		// It bounds the handshake; the library lifts it afterwards.
+		_ = conn.SetDeadline(time.Now().Add(e.config.DialTimeout))
+		s = newSocket(conn)
+		stop = context.AfterFunc(ctx, s.breakOff)
+		return s, nil
+	}))
+	if err != nil {
+		if s != nil {
+			s.abort()
+		}
+		return fmt.Errorf("connect to %v: %w", e, handshakeError(err))
+	}
+	c := &connection{Connection: conn, socket: s, closed: conn.NotifyClose(make(chan *amqp.Error, 1))}
+	if err := setup(c); err != nil {
+		c.close()
+		return err
+	}
+	return nil
+}
+
+func (e *endpoint) amqpConfig(dial func(network, addr string) (net.Conn, error)) amqp.Config {
+	properties := amqp.NewConnectionProperties()
+	properties["product"] = "outbox"
+	properties.SetClientConnectionName(e.config.Name)
+	config := amqp.Config{
+		SASL:       announce(e.sasl, properties),
+		Heartbeat:  e.config.Heartbeat,
+		Properties: properties,
+		Dial:       dial,
+	}
+	if e.config.TLS != nil {
+		config.TLSClientConfig = e.config.TLS.Clone()
+	}
+	return config
+}
+
+// abort ends the connection without asking the broker, and unblocks who writes
+// to it.
+func (c *connection) abort() {
+	c.socket.abort()
+	c.wait()
+}
+
+// close ends the connection in order, or abruptly if that takes too long.
+func (c *connection) close() {
+	_ = c.CloseDeadline(time.Now().Add(closeTimeout))
+	c.abort()
+}
+
+// wait returns when the library has torn the connection down.
+func (c *connection) wait() {
+	for range c.closed { //nolint:revive // it is closed at the end
+	}
+}
+
+// handshakeError replaces the guesses that the library makes when a connection
+// ends during the handshake: as it announces that it wants to be told of refused
+// credentials, silence means that the connection was lost.
+func handshakeError(err error) error {
+	if errors.Is(err, amqp.ErrCredentials) || errors.Is(err, amqp.ErrVhost) {
+		return errors.New("connection lost during the handshake")
+	}
+	return err
+}
+
+// hopeless reports whether connecting again, with the same configuration, cannot
+// help: wrong credentials, no such vhost or no right to it, an untrusted
+// certificate.
+func hopeless(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &certificate) || errors.Is(err, amqp.ErrSASL) {
+		return true
+	}
+	var reply *amqp.Error
+	if !errors.As(err, &reply) || !reply.Server {
+		return false
+	}
+	switch reply.Code {
+	case amqp.AccessRefused:
+		return true
+	case amqp.NotAllowed:
+		// Limits of connections per user and vhost have this code, too.
+		return !strings.Contains(reply.Reason, "limit")
+	}
+	return false
+}
+
+// backoff returns how long to wait before attempt n, from 0: with full jitter, so
+// that the clients of a broker that returns do not arrive together.
+func (c *Connection) backoff(n int) time.Duration {
+	ceiling := c.ReconnectMax
+	if n < 30 && c.ReconnectMin<<n < c.ReconnectMax && c.ReconnectMin<<n > 0 {
+		ceiling = c.ReconnectMin << n
+	}
+	return rand.N(ceiling + 1)
+}
+
+// sleep waits for d and reports whether ctx has not ended before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// mechanisms returns the ways to authenticate that the URL asks for.
+func mechanisms(uri amqp.URI) ([]amqp.Authentication, error) {
+	var list []amqp.Authentication
+	for _, name := range uri.AuthMechanism {
+		switch strings.ToUpper(name) {
+		case "PLAIN":
+			list = append(list, uri.PlainAuth())
+		case "AMQPLAIN":
+			list = append(list, uri.AMQPlainAuth())
+		case "EXTERNAL":
+			list = append(list, &amqp.ExternalAuth{})
+		default:
+			return nil, fmt.Errorf("the URL's auth_mechanism %q is unknown: want plain, amqplain or external", name)
+		}
+	}
+	if list == nil {
+		list = append(list, uri.PlainAuth())
+	}
+	return list, nil
+}
+
+// announcing adds a capability to the properties that go out with the response.
+// With authentication_failure_close RabbitMQ answers wrong credentials by a
+// connection.close that says so, instead of closing the socket, which cannot be
+// told from a broker that died. The library sets the capabilities itself, just
+// before it asks for the response.
+// See https://www.rabbitmq.com/docs/auth-notification.
+type announcing struct {
+	amqp.Authentication
+	properties amqp.Table
+}
+
+func announce(list []amqp.Authentication, properties amqp.Table) []amqp.Authentication {
+	wrapped := make([]amqp.Authentication, len(list))
+	for i, auth := range list {
+		wrapped[i] = announcing{auth, properties}
+	}
+	return wrapped
+}
+
+func (a announcing) Response() string {
+	if capabilities, ok := a.properties["capabilities"].(amqp.Table); ok {
+		capabilities["authentication_failure_close"] = true
+	}
+	return a.Authentication.Response()
+}
