@@ -148,9 +148,9 @@ func (r *rabbitmq) environment() []string {
 		"RABBITMQ_ENABLED_PLUGINS_FILE=" + in("enabled_plugins"),
 		// The program becomes the node, instead of waiting for one: only the end of a child is certain to be known.
 		"RABBITMQ_ALLOW_INPUT=1",
-		// The schedulers share their cores with the tests: they neither spin nor stay on one.
+		// The schedulers share the cores with the tests.
 		"RABBITMQ_SCHEDULER_BIND_TYPE=u",
-		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none",
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"ERL_EPMD_PORT=" + strconv.Itoa(r.names.number),
 		"OUTBOX_TESTENV_CONTROL=" + r.control(),
