@@ -86,7 +86,7 @@ func TestTiesAreRefused(t *testing.T) {
 func TestPatternsDecideEveryTopic(t *testing.T) {
 	t.Parallel()
 	patterns := sequences([]string{"a", "b", "*", "#"}, 3)
-	topics := sequences([]string{"a", "b", "c"}, 6)
+	topics := sequences([]string{"a", "b", "c"}, 5)
 	for i, a := range patterns {
 		for _, b := range patterns[i+1:] {
 			common := slices.ContainsFunc(topics, func(topic string) bool {

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/broker/membroker"
 	"github.com/outbox-go/outbox/worker"
 )
 
@@ -31,6 +34,8 @@ func TestStopFinishesWhatRunsAndGivesBackTheRest(t *testing.T) {
 			return ctx.Err()
 		})
 		b.start()
+		b.send(text("early", "a", "k"))
+		time.Sleep(time.Minute) // everything has been settled once
 		b.send(text("held", "a", "bad"))
 		b.send(text("behind the held", "a", "bad"))
 		synctest.Wait()
@@ -56,7 +61,7 @@ func TestStopFinishesWhatRunsAndGivesBackTheRest(t *testing.T) {
 		}
 		got := finished.all()
 		slices.Sort(got)
-		if !slices.Equal(got, []string{"fails", "runs", "runs too"}) {
+		if !slices.Equal(got, []string{"early", "fails", "runs", "runs too"}) {
 			t.Errorf("finished %q", got)
 		}
 		want = []string{"held", "behind the held", "behind the running", "fails", "waits", "waits too", "waits behind", "late"}
@@ -74,6 +79,9 @@ func TestShutdownTimeoutCancelsHandlers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, worker.Config{Concurrency: 2, ShutdownTimeout: 10 * time.Second})
 		worker.Handle(b.worker, "#", func(ctx context.Context, d *worker.Delivery[[]byte]) error {
+			if d.ID == "early" {
+				return nil
+			}
 			<-ctx.Done()
 			if d.ID == "done" {
 				return nil
@@ -81,6 +89,8 @@ func TestShutdownTimeoutCancelsHandlers(t *testing.T) {
 			return fmt.Errorf("not finished: %w", context.Cause(ctx))
 		})
 		b.start()
+		b.send(text("early", "a", ""))
+		synctest.Wait()
 		b.send(text("unfinished", "a", ""))
 		b.send(text("done", "a", ""))
 		synctest.Wait()
@@ -154,6 +164,93 @@ func TestMessageThatArrivesWhileStoppingIsGivenBack(t *testing.T) {
 	})
 	if !slices.Equal(got, []outbox.Settlement{outbox.Requeue}) {
 		t.Errorf("settled %v, want one Requeue", got)
+	}
+}
+
+// TestStopWhileAFailedMessageIsBeingGivenBack has a Settle that takes its time.
+func TestStopWhileAFailedMessageIsBeingGivenBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var handled, requeued record
+		w := worker.New(fakeSubscriber(func(ctx context.Context, _ outbox.Subscription, ready func(), receive func(*outbox.Received)) error {
+			for _, id := range []string{"1", "2", "3"} {
+				receive(&outbox.Received{Message: text(id, "a", "k"), Settle: func(s outbox.Settlement) error {
+					time.Sleep(time.Minute)
+					requeued.add(fmt.Sprint(id, s == outbox.Requeue))
+					return nil
+				}})
+			}
+			<-ctx.Done()
+			return nil
+		}), &worker.Config{Queue: "q", RetryDelay: 10 * time.Second, ShutdownTimeout: time.Hour})
+		worker.Handle(w, "#", func(_ context.Context, d *worker.Delivery[[]byte]) error {
+			handled.add(d.ID)
+			return errors.New("no luck")
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if err := w.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if got := handled.all(); !slices.Equal(got, []string{"1"}) {
+			t.Errorf("handled %q, want only 1", got)
+		}
+		if got := requeued.all(); !slices.Equal(got, []string{"1true", "2true", "3true"}) {
+			t.Errorf("given back %q, want 1, 2 and 3", got)
+		}
+	})
+}
+
+// TestNothingIsLost stops and replaces workers while handlers fail and the
+// connection breaks.
+func TestNothingIsLost(t *testing.T) {
+	t.Parallel()
+	const messages = 3000
+	broker := membroker.New()
+	broker.Declare(queueName, "#")
+	pub := broker.Publisher()
+	for i := range messages {
+		m := text(fmt.Sprint(i), "a", "")
+		if i%3 > 0 {
+			m.Key = fmt.Sprint(i % 17)
+		}
+		pub.Publish(t.Context(), &m, func(error) {})
+	}
+	var mu sync.Mutex
+	handled := map[string]bool{}
+	calls := 0
+	log := &logBuffer{}
+	logger := slog.New(slog.NewTextHandler(log, nil))
+	for round := 1; len(handled) < messages; round++ {
+		w := worker.New(broker.Subscriber(), &worker.Config{
+			Queue: queueName, Concurrency: 8, RetryDelay: time.Duration(1+round%3) * 100 * time.Microsecond, Logger: logger,
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		worker.Handle(w, "#", func(_ context.Context, d *worker.Delivery[[]byte]) error {
+			mu.Lock()
+			defer mu.Unlock()
+			switch calls++; {
+			case calls%400 == 0:
+				cancel()
+			case calls%313 == 0:
+				defer broker.Cut()
+			case calls%29 == 0:
+				panic("no luck")
+			case calls%7 == 0:
+				return errors.New("no luck")
+			}
+			if handled[d.ID] = true; len(handled) == messages {
+				cancel()
+			}
+			return nil
+		})
+		if err := w.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	if strings.Contains(log.String(), "settled before") {
+		t.Error("a message was settled twice")
 	}
 }
 

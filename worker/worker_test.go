@@ -83,7 +83,6 @@ func TestSubscriptionHasTheHandlersPatternsAndThePrefetch(t *testing.T) {
 	}{
 		{worker.Config{}, 100},
 		{worker.Config{Concurrency: 80}, 160},
-		{worker.Config{Concurrency: 60_000}, 65_535},
 		{worker.Config{Prefetch: 1}, 1},
 	} {
 		var got outbox.Subscription
