@@ -175,3 +175,21 @@ func (e *MissingError) Error() string {
 	return "the database lacks what the outbox needs:\n  " + strings.Join(e.Missing, "\n  ") +
 		"\nrun `outbox migrate` as a role that may create it, or apply what `outbox migrate --print` prints and grant the rights"
 }
+
+// Shares deals shards out to relays, in their order, as evenly as their limits
+// allow: most holds for each the greatest number that it takes, zero or less for
+// any.
+func Shares(shards int, most []int) []int {
+	shares := make([]int, len(most))
+	for dealt := true; shards > 0 && dealt; {
+		dealt = false
+		for i := range shares {
+			if shards > 0 && (most[i] <= 0 || shares[i] < most[i]) {
+				shares[i]++
+				shards--
+				dealt = true
+			}
+		}
+	}
+	return shares
+}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/outbox-go/outbox/store"
 )
@@ -84,7 +85,7 @@ func (c *Core) Settle(ctx context.Context, refs []store.Ref) error {
 const (
 	// failLockSQL holds the leases until the failures are written.
 	failLockSQL = `SELECT count(*) FROM (
-	SELECT FROM {lease} WHERE (shard, token) IN (SELECT s, t FROM unnest($1::smallint[], $2::bigint[]) AS u (s, t))
+	SELECT FROM {lease} WHERE owner IS NOT NULL AND (shard, token) IN (SELECT s, t FROM unnest($1::smallint[], $2::bigint[]) AS u (s, t))
 	ORDER BY shard FOR SHARE) AS held`
 
 	failSQL = `UPDATE {message} m
@@ -174,7 +175,11 @@ const maxError = 2000
 // errorText makes s fit for a text column: valid, without NUL, not too long.
 func errorText(s string) string {
 	if len(s) > maxError {
-		s = s[:maxError]
+		end := maxError
+		for end > 0 && !utf8.RuneStart(s[end]) {
+			end--
+		}
+		s = s[:end]
 	}
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "?"), "\x00", "?")
 }

@@ -10,15 +10,15 @@ import (
 
 // claimSQL are the steps of a claim, all in one transaction.
 type claimSQL struct {
-	alive, forget, incarnation, release, renew, share, acquire, held string
-	leave, giveUp                                                    string
+	join, forget, incarnation, release, renew, alive, acquire, held string
+	leave, giveUp                                                   string
 }
 
 func newClaimSQL(n *Names) claimSQL {
 	return claimSQL{
-		alive: n.SQL(`INSERT INTO {relay} AS r (id, name, expires_at)
-VALUES ($1, $2, clock_timestamp() + $3::bigint * interval '1 microsecond')
-ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at`),
+		join: n.SQL(`INSERT INTO {relay} AS r (id, name, most, expires_at)
+VALUES ($1, $2, $4, clock_timestamp() + $3::bigint * interval '1 microsecond')
+ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, most = excluded.most`),
 
 		forget: n.SQL(`DELETE FROM {relay} WHERE id IN (
 	SELECT id FROM {relay} WHERE expires_at < clock_timestamp() FOR UPDATE SKIP LOCKED)`),
@@ -31,10 +31,7 @@ WHERE owner = $1 AND shard = ANY ($2::smallint[])`),
 		renew: n.SQL(`UPDATE {lease} SET expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'
 WHERE owner = $1`),
 
-		// The even share of the relays that are alive, the first ones by id taking
-		// one more where it does not divide.
-		share: n.SQL(`SELECT count(*), 64 / count(*) + CASE WHEN count(*) FILTER (WHERE id < $1) < 64 % count(*) THEN 1 ELSE 0 END
-FROM {relay} WHERE expires_at >= clock_timestamp() OR id = $1`),
+		alive: n.SQL(`SELECT id, most FROM {relay} WHERE expires_at >= clock_timestamp() OR id = $1 ORDER BY started_at, id`),
 
 		acquire: n.SQL(`UPDATE {lease} l
 SET owner = $1, token = l.token + 1, expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'
@@ -72,7 +69,7 @@ func (c *Core) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, er
 
 func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, claim *store.Claim) error {
 	ttl := micros(r.TTL)
-	if err := q.Exec(ctx, c.claim.alive, r.Owner, r.Name, ttl); err != nil {
+	if err := q.Exec(ctx, c.claim.join, r.Owner, r.Name, ttl, int64(max(r.Most, 0))); err != nil {
 		return err
 	}
 	if err := q.Exec(ctx, c.claim.forget); err != nil {
@@ -89,16 +86,41 @@ func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, cla
 	if err := q.Exec(ctx, c.claim.renew, r.Owner, ttl); err != nil {
 		return err
 	}
-	if _, err := queryRow(ctx, q, c.claim.share, []any{r.Owner}, &claim.Relays, &claim.Target); err != nil {
+	if err := c.share(ctx, q, r.Owner, claim); err != nil {
 		return err
-	}
-	if r.Most > 0 {
-		claim.Target = min(claim.Target, r.Most)
 	}
 	if err := q.Exec(ctx, c.claim.acquire, r.Owner, ttl, int64(claim.Target)); err != nil {
 		return err
 	}
 	return c.held(ctx, q, r.Owner, claim)
+}
+
+// share finds out how many shards are the owner's among the relays that are alive.
+func (c *Core) share(ctx context.Context, q Querier, owner string, claim *store.Claim) error {
+	rows, err := q.Query(ctx, c.claim.alive, owner)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var most []int
+	place := 0
+	for rows.Next() {
+		var id string
+		var limit int
+		if err := rows.Scan(&id, &limit); err != nil {
+			return err
+		}
+		if id == owner {
+			place = len(most)
+		}
+		most = append(most, limit)
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	claim.Relays, claim.Target = len(most), store.Shares(Shards, most)[place]
+	return nil
 }
 
 func (c *Core) held(ctx context.Context, q Querier, owner string, claim *store.Claim) error {

@@ -156,7 +156,7 @@ const checkSQL = `
 WITH want(object, kind, columns, rights) AS (VALUES
 	('message',     'table',    'position,id,topic,key,tenant,type,version,content_type,headers,payload,created_at,attempts,last_error,retry_at,shard,txid', 'SELECT,INSERT,UPDATE,DELETE'),
 	('lease',       'table',    'shard,owner,token,expires_at', 'SELECT,UPDATE'),
-	('relay',       'table',    'id,name,busy,started_at,expires_at', 'SELECT,INSERT,UPDATE,DELETE'),
+	('relay',       'table',    'id,name,most,busy,started_at,expires_at', 'SELECT,INSERT,UPDATE,DELETE'),
 	('incarnation', 'table',    'one,system,id', 'SELECT,INSERT,UPDATE'),
 	('migration',   'table',    'version,name,applied_at', 'SELECT'),
 	('armed',       'sequence', '', 'SELECT,UPDATE')

@@ -46,6 +46,7 @@ INSERT INTO {lease} (shard) SELECT generate_series(0, 63);
 CREATE TABLE {relay} (
 	id         text        NOT NULL,
 	name       text        NOT NULL,
+	most       integer     NOT NULL DEFAULT 0,    -- shards it takes at most, 0 for any number
 	busy       boolean     NOT NULL DEFAULT false,
 	started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	expires_at timestamptz NOT NULL,

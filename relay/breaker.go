@@ -1,0 +1,69 @@
+package relay
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// breaker holds publishing back while the broker is unavailable: until all that
+// was sent is answered and a time has passed, which grows; then one message probes.
+type breaker struct {
+	least, most time.Duration
+
+	down    bool
+	probing bool // what is sent now decides
+	backoff time.Duration
+	probeAt time.Time
+}
+
+// availability is a change that a breaker noticed.
+type availability uint8
+
+const (
+	unchanged availability = iota
+	wentAway
+	cameBack
+)
+
+// limit returns how many messages may be sent of room, and how long until that
+// changes by itself.
+func (b *breaker) limit(room, inFlight int, now time.Time) (int, time.Duration) {
+	switch {
+	case !b.down:
+		return room, 0
+	case inFlight > 0:
+		return 0, 0
+	case now.Before(b.probeAt):
+		return 0, b.probeAt.Sub(now)
+	}
+	b.probing = true
+	return min(room, 1), 0
+}
+
+// worked notes that the broker answered.
+func (b *breaker) worked() availability {
+	if !b.down || !b.probing {
+		return unchanged
+	}
+	b.down, b.probing = false, false
+	return cameBack
+}
+
+// failed notes that the broker did not answer.
+func (b *breaker) failed(now time.Time) availability {
+	switch {
+	case !b.down:
+		b.down, b.backoff = true, b.least
+		b.wait(now)
+		return wentAway
+	case b.probing:
+		b.backoff = min(2*b.backoff, b.most)
+		b.wait(now)
+	}
+	return unchanged
+}
+
+func (b *breaker) wait(now time.Time) {
+	b.probing = false
+	b.probeAt = now.Add(min(rand.N(2*b.backoff), b.most))
+}

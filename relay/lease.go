@@ -1,0 +1,60 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"github.com/outbox-go/outbox/store"
+)
+
+// leaseLoop renews the leases five times in their life, and at once when shards can
+// be given back. It owns nothing until its first claim succeeds.
+func (r *run) leaseLoop(ctx context.Context) {
+	var pause backoff
+	armed := false
+	for ctx.Err() == nil {
+		claim, err := r.claim(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				r.config.Logger.Warn("relay could not renew its leases", "error", err)
+				pause.sleep(ctx, nil)
+			}
+			continue
+		}
+		pause.reset()
+		if !armed {
+			// Whoever ran before may have left the notifications off.
+			armed = r.arm.set(ctx, &r.config, true)
+		}
+		wait := r.config.LeaseTTL / 5
+		if len(claim.Leases) < claim.Target {
+			wait = min(wait, 200*time.Millisecond) // others are giving back
+		}
+		select {
+		case <-ctx.Done():
+		case <-r.queue.leaseWake:
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (r *run) claim(ctx context.Context) (store.Claim, error) {
+	ctx, cancel := context.WithTimeout(ctx, min(opTimeout, r.config.LeaseTTL))
+	defer cancel()
+	released := r.queue.releasable()
+	// The lease runs from when the database answers; counted from before the
+	// question it ends here first.
+	deadline := time.Now().Add(r.config.LeaseTTL - r.config.LeaseTTL/10)
+	claim, err := r.store.Claim(ctx, store.ClaimRequest{
+		Owner: r.owner, Name: r.config.Name, TTL: r.config.LeaseTTL, Release: released, Most: r.config.MaxShards,
+	})
+	if err != nil {
+		return claim, err
+	}
+	owned := r.queue.apply(claim, released, deadline)
+	r.stats.leased(owned, claim.Relays)
+	for _, hook := range r.hooks.lease {
+		hook.Leased(owned, claim.Relays)
+	}
+	return claim, nil
+}

@@ -1,0 +1,185 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/outbox-go/outbox/store"
+)
+
+// readLoop keeps the queue ahead of the publisher.
+func (r *run) readLoop(ctx context.Context) {
+	var pause backoff
+	sweep := time.Now().Add(r.config.SweepInterval)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		if r.config.SweepInterval > 0 && time.Now().After(sweep) {
+			sweep = time.Now().Add(r.config.SweepInterval)
+			if r.queue.sweepable() {
+				r.queue.restartAll()
+			}
+		}
+		found, err := r.readOnce(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, store.ErrCursorVoid):
+			r.config.Logger.Warn("the database was restarted or restored; the relay reads it from the start")
+			r.queue.restartAll()
+			continue
+		case err != nil:
+			r.config.Logger.Warn("relay could not read", "error", err)
+			pause.sleep(ctx, nil)
+			continue
+		}
+		pause.reset()
+		if found.more {
+			continue
+		}
+		wait := r.nextRead(ctx, found)
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+		case <-r.queue.readWake:
+		case <-timer.C:
+		}
+	}
+}
+
+// found is what a read brought.
+type found struct {
+	read    bool // anything was asked at all
+	rows    int
+	more    bool
+	horizon uint64
+}
+
+// readOnce reads what the queue has room for.
+func (r *run) readOnce(ctx context.Context) (found, error) {
+	streams, requests := r.queue.plan()
+	if len(requests) == 0 {
+		return found{}, nil
+	}
+	began := time.Now()
+	var pages []store.Page
+	err := r.withTimeout(ctx, func(ctx context.Context) (err error) {
+		pages, err = r.store.Read(ctx, requests...)
+		return err
+	})
+	rows := 0
+	for i := range pages {
+		rows += len(pages[i].Rows)
+	}
+	for _, hook := range r.hooks.read {
+		hook.Read(rows, time.Since(began), err)
+	}
+	if err != nil {
+		return found{}, err
+	}
+	_, more := r.queue.admit(streams, requests, pages)
+	return found{true, rows, more, pages[0].Horizon}, nil
+}
+
+// nextRead returns how long to wait for a wake-up before reading again, and turns
+// the notifications off and on.
+func (r *run) nextRead(ctx context.Context, f found) time.Duration {
+	if !f.read {
+		return r.config.PollInterval // no shards, or no room: a signal comes
+	}
+	busy := r.poll.note(f.rows)
+	if busy != r.arm.off.Load() {
+		r.arm.set(ctx, &r.config, !busy)
+		r.poll.delay = 0
+	}
+	switch {
+	case r.arm.off.Load():
+		return busyPoll
+	case r.poll.only.Load() || !r.arm.settled(f.horizon):
+		return r.poll.grow(f.rows)
+	}
+	return r.config.PollInterval
+}
+
+const (
+	// busyPoll is how often a relay reads that has switched notifications off.
+	busyPoll = time.Millisecond
+
+	// maxPoll is how far the time between reads grows while nobody notifies.
+	maxPoll = 200 * time.Millisecond
+
+	// busyWindow and busyRows say when a relay is busy: with so many rows in that
+	// time it is cheaper to look each millisecond than to make every commit
+	// notify. Below half of it, it is no longer.
+	busyWindow = 100 * time.Millisecond
+	busyRows   = 300
+)
+
+// poll decides how often to look.
+type poll struct {
+	config *Config
+	only   atomic.Bool // the store cannot notify
+	delay  time.Duration
+
+	began time.Time
+	rows  int
+	busy  bool
+}
+
+// note counts rows and reports whether the relay is busy.
+func (p *poll) note(rows int) bool {
+	now := time.Now()
+	p.rows += rows
+	switch elapsed := now.Sub(p.began); {
+	case elapsed > 10*busyWindow:
+		p.began, p.rows, p.busy = now, rows, false
+	case elapsed >= busyWindow:
+		perWindow := int(int64(p.rows) * int64(busyWindow) / int64(elapsed))
+		p.busy = perWindow >= busyRows || p.busy && perWindow >= busyRows/2
+		p.began, p.rows = now, 0
+	}
+	return p.busy
+}
+
+// grow doubles the delay from a millisecond while nothing is found.
+func (p *poll) grow(rows int) time.Duration {
+	if rows > 0 {
+		p.delay = 0
+	}
+	p.delay = min(max(2*p.delay, time.Millisecond), maxPoll, p.config.PollInterval)
+	return p.delay
+}
+
+// armer switches a store's notifications.
+type armer struct {
+	store Armer
+	owner string
+	off   atomic.Bool
+	next  atomic.Uint64 // transactions before it may commit without notifying
+}
+
+// set switches and reports whether it could.
+func (a *armer) set(ctx context.Context, config *Config, on bool) bool {
+	if a.store == nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(opTimeout, config.LeaseTTL))
+	defer cancel()
+	next, err := a.store.Arm(ctx, a.owner, on)
+	if err != nil {
+		if ctx.Err() == nil {
+			config.Logger.Warn("relay could not switch the notifications", "on", on, "error", err)
+		}
+		return false
+	}
+	a.next.Store(next)
+	a.off.Store(!on)
+	return true
+}
+
+// settled tells that all transactions have ended that may not notify.
+func (a *armer) settled(horizon uint64) bool {
+	return a.store == nil || horizon >= a.next.Load()
+}

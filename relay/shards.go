@@ -1,0 +1,149 @@
+package relay
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/outbox-go/outbox/store"
+)
+
+// apply takes over what a claim says: begins shards that are new, drops those that
+// are lost, and starts to give back what exceeds the even share. deadline is when
+// the leases end by the local clock.
+func (q *queue) apply(claim store.Claim, released store.ShardSet, deadline time.Time) (owned int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.deadline = deadline
+	for _, s := range released.Slice() {
+		q.shards[s].owned, q.shards[s].fate = false, keep
+	}
+	var held store.ShardSet
+	for _, lease := range claim.Leases {
+		held = held.With(lease.Shard)
+		s := &q.shards[lease.Shard]
+		if !s.owned || s.lease != lease {
+			s.owned, s.lease = true, lease
+			q.drop(s, restart)
+		}
+	}
+	var active []*shard
+	for i := range q.shards {
+		s := &q.shards[i]
+		switch {
+		case s.owned && !held.Has(s.lease.Shard):
+			s.owned = false
+			q.drop(s, keep)
+		case s.owned && s.fate != release:
+			active = append(active, s)
+		}
+	}
+	for len(active) > claim.Target {
+		q.drop(active[len(active)-1], release)
+		active = active[:len(active)-1]
+	}
+	q.publishWake.set()
+	q.readWake.set()
+	return held.Len()
+}
+
+// drop voids all that is in memory of a shard but what is in flight, which comes
+// to its end first.
+func (q *queue) drop(s *shard, then fate) {
+	s.gen++
+	for _, k := range s.keys {
+		for _, it := range k.items {
+			if it.state == waiting || it.state == returned {
+				q.bytes -= it.size
+			}
+		}
+	}
+	s.keys = map[store.Key]*keyQueue{}
+	s.fate = then
+	only := store.ShardSet(0).With(s.lease.Shard)
+	q.fresh = q.fresh.Without(only)
+	kept := q.streams[:0]
+	for _, st := range q.streams {
+		if st.shards = st.shards.Without(only); st.shards != 0 {
+			kept = append(kept, st)
+		}
+	}
+	clear(q.streams[len(kept):])
+	q.streams = kept
+	q.dropVoid()
+	q.meetFate(s)
+}
+
+// dropVoid removes void items from where they wait.
+func (q *queue) dropVoid() {
+	valid := func(it *item) bool {
+		if it.void() && it.key == nil {
+			q.bytes -= it.size
+		}
+		return !it.void()
+	}
+	q.ready.filter(valid)
+	kept := make(timers, 0, len(q.timers))
+	for _, it := range q.timers {
+		if valid(it) {
+			kept = append(kept, it)
+		}
+	}
+	heap.Init(&kept)
+	q.timers = kept
+}
+
+// meetFate does what was to be done with a shard once nothing of it is open.
+func (q *queue) meetFate(s *shard) {
+	if s.open > 0 || !s.owned {
+		return
+	}
+	switch s.fate {
+	case keep:
+	case release:
+		q.leaseWake.set()
+	case restart:
+		s.fate = keep
+		q.fresh = q.fresh.With(s.lease.Shard)
+		q.readWake.set()
+	}
+}
+
+// releasable returns the shards that can be given back now.
+func (q *queue) releasable() store.ShardSet {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var set store.ShardSet
+	for i := range q.shards {
+		if s := &q.shards[i]; s.owned && s.fate == release && s.open == 0 {
+			set = set.With(s.lease.Shard)
+		}
+	}
+	return set
+}
+
+// restartAll has every shard read from the start, once what is in flight has come
+// to its end.
+func (q *queue) restartAll() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range q.shards {
+		if s := &q.shards[i]; s.owned && s.fate != release {
+			q.drop(s, restart)
+		}
+	}
+}
+
+// suspend stops publishing until the leases are known to hold.
+func (q *queue) suspend() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.deadline = time.Time{}
+	q.leaseWake.set()
+}
+
+// valid tells whether the leases still hold by the local clock.
+func (q *queue) valid() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return time.Now().Before(q.deadline)
+}

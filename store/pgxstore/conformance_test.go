@@ -1,0 +1,55 @@
+package pgxstore_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outbox-go/outbox/internal/testenv"
+	"github.com/outbox-go/outbox/relay"
+	"github.com/outbox-go/outbox/store/pgxstore"
+	"github.com/outbox-go/outbox/storetest"
+)
+
+var (
+	_ relay.Store = (*pgxstore.Store)(nil)
+	_ relay.Armer = (*pgxstore.Store)(nil)
+)
+
+func TestConformance(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Harness[pgx.Tx] {
+		config := &pgxstore.Config{TablePrefix: "My-"}
+		s, pool, schema := openStore(t, config)
+		business := pgx.Identifier{schema, "business"}.Sanitize()
+		exec(t, pool, `CREATE TABLE `+business+` (id text PRIMARY KEY)`)
+		return storetest.Harness[pgx.Tx]{
+			Features: storetest.Features{
+				Shards: 64, Notifies: storetest.NotifiesAll, Snapshots: true,
+				Missing: []string{"message", "lease", "relay"},
+			},
+			Store: s,
+			Open: func(t *testing.T) storetest.Store[pgx.Tx] {
+				return newStore(t, openPool(t, testenv.Postgres(t).URL()), &pgxstore.Config{Schema: schema, TablePrefix: "My-"})
+			},
+			Begin:    pool.Begin,
+			Commit:   func(ctx context.Context, tx pgx.Tx) error { return tx.Commit(ctx) },
+			Rollback: func(ctx context.Context, tx pgx.Tx) error { return tx.Rollback(ctx) },
+			Insert: func(ctx context.Context, tx pgx.Tx, id string) error {
+				_, err := tx.Exec(ctx, `INSERT INTO `+business+` (id) VALUES ($1)`, id)
+				return err
+			},
+			Count: func(ctx context.Context) (n int, err error) {
+				err = pool.QueryRow(ctx, `SELECT count(*) FROM `+business).Scan(&n)
+				return n, err
+			},
+			Savepoint: func(ctx context.Context, tx pgx.Tx, fn func(tx pgx.Tx) error) error {
+				return pgx.BeginFunc(ctx, tx, fn)
+			},
+			Empty: func(t *testing.T) (storetest.Store[pgx.Tx], func(context.Context) error) {
+				empty, _ := storeIn(t, pool, config)
+				return empty, empty.Migrate
+			},
+		}
+	})
+}
