@@ -1,0 +1,74 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/store"
+	"github.com/outbox-go/outbox/store/sqlstore/internal/sqlite"
+)
+
+// Dialect is a kind of database.
+type Dialect int
+
+const (
+	// SQLite is SQLite 3.42 or later, in a file, with write-ahead logging. See
+	// [SQLiteDSN].
+	SQLite Dialect = iota + 1
+)
+
+func (d Dialect) String() string {
+	if d == SQLite {
+		return "SQLite"
+	}
+	return fmt.Sprintf("Dialect(%d)", int(d))
+}
+
+// backend is what a dialect does. The statements are in its own package below
+// internal/.
+type backend interface {
+	Begin(ctx context.Context) (*sql.Tx, error)
+	Insert(ctx context.Context, tx *sql.Tx, msgs []outbox.Message) error
+	Wake()
+	Migrate(ctx context.Context) error
+
+	Shards() int
+	Check(ctx context.Context) error
+	Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, error)
+	Leave(ctx context.Context, owner string) error
+	Read(ctx context.Context, requests ...store.ReadRequest) ([]store.Page, error)
+	Settle(ctx context.Context, refs []store.Ref) error
+	Fail(ctx context.Context, failures []store.Failure) error
+	Listen(ctx context.Context, wake func()) error
+}
+
+// backend checks the config for the dialect and returns its backend on db.
+func (d Dialect) backend(db *sql.DB, c *Config) (backend, error) {
+	switch d {
+	case SQLite:
+		names, err := sqlite.NewNames(c.TablePrefix)
+		if err != nil {
+			return nil, err
+		}
+		return sqlite.New(db, names), nil
+	}
+	return nil, fmt.Errorf("dialect %v is unknown: use one of this package's constants", d)
+}
+
+// MigrationSQL returns the SQL of all migrations of a dialect, under the
+// configured names, as one transaction on an empty database: for those who use a
+// migration tool of their own. A config may be nil.
+func MigrationSQL(d Dialect, config *Config) (string, error) {
+	c := config.orDefault()
+	switch d {
+	case SQLite:
+		names, err := sqlite.NewNames(c.TablePrefix)
+		if err != nil {
+			return "", err
+		}
+		return sqlite.MigrationSQL(names)
+	}
+	return "", fmt.Errorf("dialect %v is unknown: use one of this package's constants", d)
+}

@@ -1,0 +1,126 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+
+	"github.com/outbox-go/outbox/store"
+)
+
+// wanted are the tables and columns that the statements use.
+var wanted = []struct {
+	table   string
+	columns []string
+}{
+	{"message", []string{
+		"position", "id", "topic", "key", "tenant", "type", "version", "content_type", "headers", "payload", "created_at",
+		"attempts", "last_error", "retry_at",
+	}},
+	{"lease", []string{"shard", "owner", "token", "expires_at"}},
+	{"relay", []string{"id", "name", "started_at", "expires_at"}},
+	{"migration", []string{"version", "name", "applied_at"}},
+}
+
+// Check reports all that is missing as a [*store.MissingError]. It waits for the
+// write lock, to see whether it can be had, and changes nothing.
+func (s *Store) Check(ctx context.Context) error {
+	missing, err := s.missing(ctx)
+	if err != nil {
+		return fmt.Errorf("check the database: %w", err)
+	}
+	if missing != nil {
+		return &store.MissingError{Missing: missing}
+	}
+	return s.checkVersion(ctx)
+}
+
+func (s *Store) missing(ctx context.Context) ([]string, error) {
+	var missing []string
+	err := s.inTx(ctx, beginRead, func(c *sql.Conn) (err error) {
+		if missing, err = checkServer(ctx, c); err != nil {
+			return err
+		}
+		for _, w := range wanted {
+			lines, err := checkTable(ctx, c, s.names.table(w.table), w.columns)
+			if err != nil {
+				return err
+			}
+			missing = append(missing, lines...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = s.inTx(ctx, beginWrite, func(*sql.Conn) error { return nil })
+	if isReadOnly(err) {
+		return append(missing, "the right to write: the database is read-only"), nil
+	}
+	return missing, err
+}
+
+// checkServer looks at SQLite itself. Without write-ahead logging readers and the
+// writer block one another, and a COMMIT may fail because somebody reads.
+func checkServer(ctx context.Context, c *sql.Conn) (missing []string, err error) {
+	var version, journal string
+	var clock bool
+	if err := c.QueryRowContext(ctx, `SELECT sqlite_version(), unixepoch('subsec') IS NOT NULL`).Scan(&version, &clock); err != nil {
+		return nil, err
+	}
+	if !clock {
+		missing = append(missing, "SQLite 3.42 or later: this is "+version)
+	}
+	if err := c.QueryRowContext(ctx, `PRAGMA journal_mode`).Scan(&journal); err != nil {
+		return nil, err
+	}
+	if journal != "wal" {
+		missing = append(missing, "journal mode wal: it is "+journal+": open the database as SQLiteDSN says, or run PRAGMA journal_mode = wal")
+	}
+	return missing, nil
+}
+
+func checkTable(ctx context.Context, c *sql.Conn, table string, columns []string) (missing []string, err error) {
+	rows, err := c.QueryContext(ctx, `SELECT name FROM pragma_table_info(?)`, table)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	var there []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		there = append(there, name)
+	}
+	if there == nil {
+		return []string{"table " + table + " is missing"}, rows.Err()
+	}
+	for _, column := range columns {
+		if !slices.Contains(there, column) {
+			missing = append(missing, "column "+column+" of table "+table+" is missing")
+		}
+	}
+	return missing, rows.Err()
+}
+
+func (s *Store) checkVersion(ctx context.Context) error {
+	list, err := migrations(s.names)
+	if err != nil {
+		return err
+	}
+	version, err := s.version(ctx)
+	if err != nil {
+		return err
+	}
+	newest := list[len(list)-1].version
+	switch {
+	case version < newest:
+		return &store.MissingError{Missing: []string{fmt.Sprintf("schema version %d: the tables %s* are at version %d", newest, s.names.prefix, version)}}
+	case version > newest:
+		return fmt.Errorf("the tables %s* are at version %d, newer than this program, which knows up to %d: upgrade it", s.names.prefix, version, newest)
+	}
+	return nil
+}

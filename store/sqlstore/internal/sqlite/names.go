@@ -1,0 +1,58 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// DefaultPrefix is the table prefix unless one is given.
+const DefaultPrefix = "outbox_"
+
+const maxPrefix = 32
+
+const (
+	// now is the database's clock in microseconds. It ticks in milliseconds.
+	now = `CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000`
+
+	// uuid makes a version 4 UUID (RFC 9562).
+	uuid = `lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-' ||
+		substr('89ab', 1 + (random() & 3), 1) || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))`
+)
+
+// Names are the database's tables under the user's prefix.
+type Names struct {
+	prefix  string
+	replace *strings.Replacer
+}
+
+// NewNames checks prefix, which defaults to "outbox_".
+func NewNames(prefix string) (*Names, error) {
+	if prefix == "" {
+		prefix = DefaultPrefix
+	}
+	var errs []error
+	if len(prefix) > maxPrefix || strings.ContainsRune(prefix, 0) {
+		errs = append(errs, fmt.Errorf("table prefix %q: at most %d bytes and no NUL are allowed", prefix, maxPrefix))
+	}
+	if len(prefix) >= len("sqlite_") && strings.EqualFold(prefix[:len("sqlite_")], "sqlite_") {
+		errs = append(errs, fmt.Errorf("table prefix %q: SQLite keeps names that begin with sqlite_ for itself", prefix))
+	}
+	if errs != nil {
+		return nil, errors.Join(errs...)
+	}
+	pairs := []string{"{now}", now, "{uuid}", uuid}
+	for _, table := range []string{"message", "lease", "relay", "migration"} {
+		pairs = append(pairs,
+			"{"+table+"}", `"`+strings.ReplaceAll(prefix+table, `"`, `""`)+`"`,
+			"{"+table+"_literal}", literal(prefix+table))
+	}
+	return &Names{prefix: prefix, replace: strings.NewReplacer(pairs...)}, nil
+}
+
+// sql returns text with the names in braces replaced.
+func (n *Names) sql(text string) string { return n.replace.Replace(text) }
+
+func (n *Names) table(name string) string { return n.prefix + name }
+
+func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -1,0 +1,58 @@
+// Package sqlite is sqlstore's part for SQLite: the schema, the statements and
+// the way to hear of commits. It knows no driver.
+//
+// SQLite lets one transaction write at a time, and the first INSERT of a
+// transaction makes it that one until it has ended. Positions therefore become
+// visible in their order, and a reader's cursor is a position.
+package sqlite
+
+import (
+	"database/sql"
+
+	"github.com/outbox-go/outbox/store"
+)
+
+// Store does the work of an outbox on a database. It is safe for concurrent use.
+type Store struct {
+	db    *sql.DB
+	names *Names
+	text  statements
+}
+
+// statements are the texts that are used again and again.
+type statements struct {
+	insert, lockWriter                            string
+	sequence, read                                string
+	settle, fail, leaseHeld                       string
+	release, alive, forget, acquire, held, relays string
+	leaveLease, leaveRelay                        string
+}
+
+// New returns a store; it connects to nothing.
+func New(db *sql.DB, names *Names) *Store {
+	return &Store{db: db, names: names, text: statements{
+		insert:     names.sql(insertSQL),
+		lockWriter: names.sql(lockWriterSQL),
+		sequence:   names.sql(sequenceSQL),
+		read:       names.sql(readSQL),
+		settle:     names.sql(settleSQL),
+		fail:       names.sql(failSQL),
+		leaseHeld:  names.sql(leaseHeldSQL),
+		release:    names.sql(releaseSQL),
+		alive:      names.sql(aliveSQL),
+		forget:     names.sql(forgetSQL),
+		acquire:    names.sql(acquireSQL),
+		held:       names.sql(heldSQL),
+		relays:     names.sql(relaysSQL),
+		leaveLease: names.sql(leaveLeaseSQL),
+		leaveRelay: names.sql(leaveRelaySQL),
+	}}
+}
+
+// Shards returns 1: there is one writer, so there is one order.
+func (s *Store) Shards() int { return 1 }
+
+// onlyShard is the one shard.
+const onlyShard uint8 = 0
+
+var onlyShards = store.ShardSet(0).With(onlyShard)

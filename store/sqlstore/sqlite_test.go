@@ -1,0 +1,117 @@
+package sqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"path/filepath"
+	"testing"
+
+	_ "modernc.org/sqlite"
+
+	"github.com/outbox-go/outbox/store/sqlstore"
+	"github.com/outbox-go/outbox/storetest"
+)
+
+func TestSQLiteConformance(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Harness[*sql.Tx] { return newHarness(t, nil) })
+}
+
+// TestSQLiteConformanceUnderAnotherPrefix is as mean to the quoting as a name can
+// be.
+func TestSQLiteConformanceUnderAnotherPrefix(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Harness[*sql.Tx] {
+		return newHarness(t, &sqlstore.Config{TablePrefix: `sélect "x'y -- `})
+	})
+}
+
+// openFile opens a handle of its own on a database file: what another process
+// would have.
+func openFile(t testing.TB, file string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return db
+}
+
+// newFile returns a path of a database that is not there yet.
+func newFile(t testing.TB) string {
+	t.Helper()
+	return filepath.Join(t.TempDir(), "100%? #a.db")
+}
+
+func migrated(t testing.TB, db *sql.DB, config *sqlstore.Config) *sqlstore.Store {
+	t.Helper()
+	s := sqlstore.New(db, sqlstore.SQLite, config)
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatalf("migrate: %v", err)
+	}
+	return s
+}
+
+func execute(t testing.TB, db *sql.DB, text string, args ...any) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), text, args...); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+}
+
+func newHarness(t *testing.T, config *sqlstore.Config) storetest.Harness[*sql.Tx] {
+	t.Helper()
+	file := newFile(t)
+	db := openFile(t, file)
+	prefix := sqlstore.DefaultTablePrefix
+	if config != nil {
+		prefix = config.TablePrefix
+	}
+	h := storetest.Harness[*sql.Tx]{
+		Features: storetest.Features{
+			Shards: 1, SingleWriter: true,
+			Missing: []string{"table " + prefix + "message", "table " + prefix + "lease", "table " + prefix + "relay", "table " + prefix + "migration"},
+		},
+		Store: migrated(t, db, config),
+		Open: func(t *testing.T) storetest.Store[*sql.Tx] {
+			return sqlstore.New(openFile(t, file), sqlstore.SQLite, config)
+		},
+		Begin:     func(ctx context.Context) (*sql.Tx, error) { return db.BeginTx(ctx, nil) },
+		Commit:    func(_ context.Context, tx *sql.Tx) error { return tx.Commit() },
+		Rollback:  func(_ context.Context, tx *sql.Tx) error { return tx.Rollback() },
+		Savepoint: savepoint,
+		Empty: func(t *testing.T) (storetest.Store[*sql.Tx], func(context.Context) error) {
+			empty := sqlstore.New(openFile(t, newFile(t)), sqlstore.SQLite, config)
+			return empty, empty.Migrate
+		},
+	}
+	execute(t, db, `CREATE TABLE business (id TEXT PRIMARY KEY)`)
+	h.Insert = func(ctx context.Context, tx *sql.Tx, id string) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO business (id) VALUES (?)`, id)
+		return err
+	}
+	h.Count = func(ctx context.Context) (n int, err error) {
+		err = db.QueryRowContext(ctx, `SELECT count(*) FROM business`).Scan(&n)
+		return n, err
+	}
+	return h
+}
+
+func savepoint(ctx context.Context, tx *sql.Tx, fn func(tx *sql.Tx) error) error {
+	if _, err := tx.ExecContext(ctx, `SAVEPOINT part`); err != nil {
+		return err
+	}
+	err := fn(tx)
+	if err != nil {
+		if _, undoErr := tx.ExecContext(ctx, `ROLLBACK TO part`); undoErr != nil {
+			return undoErr
+		}
+	}
+	if _, releaseErr := tx.ExecContext(ctx, `RELEASE part`); releaseErr != nil {
+		return releaseErr
+	}
+	return err
+}

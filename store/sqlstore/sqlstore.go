@@ -1,0 +1,144 @@
+// Package sqlstore keeps the outbox in a database by database/sql. It emits in
+// the caller's *sql.Tx and is drained by a relay. It imports no driver: bring the
+// one that you use.
+//
+//	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN("app.db")) // modernc.org/sqlite
+//	s := sqlstore.New(db, sqlstore.SQLite, nil)
+//	err = s.Migrate(ctx)
+//	ob := outbox.New(s)
+//
+// Programs in other languages emit with a plain INSERT in the transaction of
+// their business data. Only topic and payload are required:
+//
+//	INSERT INTO outbox_message (topic, key, payload) VALUES ('user.created', '123', '{"id": 123}')
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/store"
+	"github.com/outbox-go/outbox/store/sqlstore/internal/sqlite"
+)
+
+// DefaultTablePrefix is the table prefix unless [Config] has another.
+const DefaultTablePrefix = sqlite.DefaultPrefix // "outbox_"
+
+// Config changes the defaults of [New].
+type Config struct {
+	// TablePrefix goes before the name of each table: message, lease, relay and
+	// migration. Defaults to "outbox_"; at most 32 bytes. It is quoted, so that any
+	// characters will do. With different prefixes, several outboxes share a
+	// database.
+	TablePrefix string
+}
+
+func (c *Config) orDefault() *Config {
+	if c == nil {
+		return &Config{}
+	}
+	return c
+}
+
+// Store is an outbox in a database. It is safe for concurrent use, and any number
+// of processes can have one on the same database.
+type Store struct {
+	backend backend
+}
+
+// New returns a store on db, which stays the caller's to close. It connects to
+// nothing; a config may be nil. It panics if the config or the dialect cannot be
+// used: see [Open].
+func New(db *sql.DB, d Dialect, config *Config) *Store {
+	s, err := Open(db, d, config)
+	if err != nil {
+		panic("sqlstore: " + err.Error())
+	}
+	return s
+}
+
+// Open is [New] for a config that comes from a user: it returns all that is
+// wrong with it.
+func Open(db *sql.DB, d Dialect, config *Config) (*Store, error) {
+	b, err := d.backend(db, config.orDefault())
+	if err != nil {
+		return nil, err
+	}
+	return &Store{backend: b}, nil
+}
+
+// Migrate creates or upgrades the tables, each version in a transaction. Several
+// processes may do so at once. It writes nothing when all is there.
+func (s *Store) Migrate(ctx context.Context) error { return s.backend.Migrate(ctx) }
+
+// Insert writes msgs in tx: all or, with an error, none. It neither commits nor
+// rolls back.
+func (s *Store) Insert(ctx context.Context, tx *sql.Tx, msgs []outbox.Message) error {
+	return s.backend.Insert(ctx, tx, msgs)
+}
+
+// InTx runs fn in a transaction, commits it when fn returns nil, rolls it back
+// otherwise, also when fn panics, and wakes the relay after the commit. On SQLite
+// the transaction has the write lock from its start, so that it cannot fail for
+// having read first; while another has the lock, InTx waits: as long as the
+// driver's time-out says and 15 seconds more.
+func (s *Store) InTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
+	tx, err := s.backend.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // does nothing after the commit
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	s.backend.Wake()
+	return nil
+}
+
+// Wake tells the relays of this process, soon and without waiting, that messages
+// were committed.
+func (s *Store) Wake() { s.backend.Wake() }
+
+// Shards returns the number of shards: 1 on SQLite.
+func (s *Store) Shards() int { return s.backend.Shards() }
+
+// Check returns a [*store.MissingError] that lists all that the database lacks:
+// tables, columns, a newer version of SQLite, write-ahead logging, the right to
+// write. It changes nothing.
+func (s *Store) Check(ctx context.Context) error { return s.backend.Check(ctx) }
+
+// Claim renews a relay's leases and takes free ones up to its share.
+func (s *Store) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, error) {
+	return s.backend.Claim(ctx, r)
+}
+
+// Leave gives back a relay's leases and forgets it.
+func (s *Store) Leave(ctx context.Context, owner string) error { return s.backend.Leave(ctx, owner) }
+
+// Read returns a page for each request, all of one snapshot of the database. A
+// cursor that is ahead of the database, because that is another one or was
+// restored, is [store.ErrCursorVoid].
+func (s *Store) Read(ctx context.Context, requests ...store.ReadRequest) ([]store.Page, error) {
+	return s.backend.Read(ctx, requests...)
+}
+
+// Settle removes messages that the broker has confirmed, in one transaction.
+func (s *Store) Settle(ctx context.Context, refs []store.Ref) error {
+	return s.backend.Settle(ctx, refs)
+}
+
+// Fail stores that messages were refused, in one transaction, or nothing and
+// [store.ErrLeaseLost].
+func (s *Store) Fail(ctx context.Context, failures []store.Failure) error {
+	return s.backend.Fail(ctx, failures)
+}
+
+// Listen calls wake after commits, until ctx ends. On SQLite those that this
+// process tells of, by InTx or Wake on the same *sql.DB, are known at once, all
+// others within 10 milliseconds: it looks so often whether there is a new
+// position, on a connection of its own unless the pool is limited to one.
+func (s *Store) Listen(ctx context.Context, wake func()) error { return s.backend.Listen(ctx, wake) }
