@@ -149,6 +149,7 @@ func (p *Publisher) fault(m *outbox.Message) error {
 		return outbox.Unavailable(p.down)
 	}
 	if p.maxPayload > 0 && len(m.Payload) > p.maxPayload {
+		p.suspects.answered(m.ID)
 		return outbox.Invalid(fmt.Errorf("rabbitmq: payload has %d bytes, the broker's max_message_size is %d", len(m.Payload), p.maxPayload))
 	}
 	if most := p.session.maxProperties; propertiesSize(m) > most {

@@ -102,7 +102,7 @@ func (p *Publisher) open(ctx context.Context) (*session, error) {
 // that it returns.
 func (p *Publisher) serve(ctx context.Context, s *session) error {
 	p.mu.Lock()
-	p.session, p.connecting, p.blocked, p.maxPayload = s, false, false, 0
+	p.session, p.connecting, p.blocked = s, false, false
 	p.changed()
 	p.mu.Unlock()
 	ticker := time.NewTicker(max(p.config.ConfirmTimeout/8, time.Millisecond))
@@ -246,6 +246,11 @@ func (p *Publisher) lose(s *session, reason error) bool {
 	blamed := s != nil && errors.As(reason, &exception) && blames(exception)
 	p.mu.Lock()
 	p.session, p.connecting, p.down = nil, blamed, reason
+	if !blamed {
+		p.maxPayload = 0 // it may be another broker that comes back
+	} else if limit, ok := sizeLimit(exception); ok {
+		p.maxPayload = limit
+	}
 	p.changed()
 	p.mu.Unlock()
 	if s == nil {
