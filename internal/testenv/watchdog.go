@@ -31,15 +31,16 @@ func watch(dir string) {
 	reap(dir)
 }
 
-// startWatchdog starts a process that reaps dir when this one ends, however it ends.
-func startWatchdog(dir string) error {
+// startWatchdog starts a process that reaps dir when the file it returns is closed: when this process ends, however it
+// ends.
+func startWatchdog(dir string) (*os.File, error) {
 	exe, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("find the watchdog's program: %w", err)
+		return nil, fmt.Errorf("find the watchdog's program: %w", err)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = r.Close() }()
 	cmd := exec.Command(exe)
@@ -48,12 +49,9 @@ func startWatchdog(dir string) error {
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt from the terminal is not for it
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start watchdog: %w", err)
+		_ = w.Close()
+		return nil, fmt.Errorf("start watchdog: %w", err)
 	}
 	go func() { _ = cmd.Wait() }()
-	watched = w
-	return nil
+	return w, nil
 }
-
-// watched is kept open, and so from the garbage collector, until the process ends.
-var watched *os.File

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,12 +43,14 @@ func openWorkspace() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := startWatchdog(dir); err != nil {
+	leash, err := startWatchdog(dir)
+	if err != nil {
 		return "", err
 	}
 	atExit(func() {
 		reap(dir)
 		_ = lock.Close()
+		_ = leash.Close()
 	})
 	return dir, nil
 }
@@ -88,7 +91,7 @@ func lockFile(path string, wait bool) (*os.File, error) {
 	}
 	for {
 		err = syscall.Flock(int(f.Fd()), how)
-		if err != syscall.EINTR {
+		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
 	}
