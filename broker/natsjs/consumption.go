@@ -1,0 +1,256 @@
+package natsjs
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/outbox-go/outbox"
+)
+
+// consumption is one running Subscribe: what outlives its connections.
+type consumption struct {
+	broker *Broker
+	sub    outbox.Subscription
+	name   string        // the consumer's
+	wake   chan struct{} // one token: there may be something to do
+	gone   chan struct{} // closed by abandon
+
+	mu        sync.Mutex
+	link      *link                  // the connection, nil while there is none
+	matcher   *matcher               // what the queue collects
+	buffer    []*delivery            // arrived and not passed on
+	unsettled map[*delivery]struct{} // passed on
+	requested int                    // asked for and not arrived
+	ending    bool                   // nothing more is asked for
+	abandoned bool                   // settling is over
+	fatal     error                  // why the subscription can never work
+	news      int                    // connections that ready was not yet called for
+}
+
+// delivery is one message as it arrived.
+type delivery struct {
+	msg     *nats.Msg
+	arrived time.Time
+}
+
+func newConsumption(b *Broker, sub outbox.Subscription) *consumption {
+	return &consumption{
+		broker: b, sub: sub, name: consumerName(sub.Queue),
+		wake: make(chan struct{}, 1), gone: make(chan struct{}), unsettled: map[*delivery]struct{}{},
+	}
+}
+
+// run is Subscribe, from the goroutine that calls receive.
+func (c *consumption) run(ctx context.Context, ready func(), receive func(*outbox.Received)) error {
+	connecting, stop := context.WithCancel(context.Background())
+	var keeping sync.WaitGroup
+	keeping.Go(func() { c.keepConnected(connecting) })
+	defer keeping.Wait()
+	defer stop()
+	for ctx.Err() == nil {
+		d, err := c.next(ctx, ready)
+		if err != nil {
+			return err
+		}
+		if d != nil {
+			receive(c.received(d))
+			continue
+		}
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+		case <-c.gone:
+		}
+	}
+	return c.wind()
+}
+
+// next returns the next message to pass on, nil if there is none. It calls ready
+// for each new connection before the messages that came by it.
+func (c *consumption) next(ctx context.Context, ready func()) (*delivery, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		if err := c.fault(); err != nil {
+			return nil, err
+		}
+		if c.news > 0 {
+			c.news--
+			c.mu.Unlock()
+			ready()
+			c.mu.Lock()
+			continue
+		}
+		if ctx.Err() != nil || len(c.buffer) == 0 || len(c.unsettled) >= c.sub.Prefetch {
+			return nil, nil
+		}
+		d := c.buffer[0]
+		switch c.matcher.judge(c.broker.topicOf(d.msg), d.arrived) {
+		case wanted:
+			c.unsettled[c.pop()] = struct{}{}
+			return d, nil
+		case unwanted:
+			_ = c.publish(c.pop(), ack) // else it comes back after AckWait
+			c.request()
+		case unknown:
+			if !c.renewMatcher(ctx) {
+				return nil, nil
+			}
+		}
+	}
+}
+
+// pop takes the first message from the buffer. The caller holds mu.
+func (c *consumption) pop() *delivery {
+	d := c.buffer[0]
+	c.buffer[0] = nil
+	c.buffer = c.buffer[1:]
+	return d
+}
+
+// renewMatcher asks the server what the queue collects now. Where it cannot, the
+// connection is renewed, which asks too, and wakes the consumption. The caller
+// holds mu, which is released meanwhile.
+func (c *consumption) renewMatcher(ctx context.Context) bool {
+	l := c.link
+	if l == nil {
+		return false
+	}
+	c.mu.Unlock()
+	asked := time.Now()
+	consumer, err := l.conn.js.Consumer(ctx, c.broker.config.Stream, c.name)
+	c.mu.Lock()
+	if err != nil {
+		l.fail(err)
+		return false
+	}
+	c.matcher = c.broker.newMatcher(&consumer.CachedInfo().Config, asked)
+	return true
+}
+
+// fault tells why the subscription is over. The caller holds mu.
+func (c *consumption) fault() error {
+	if c.abandoned {
+		return errClosed
+	}
+	return c.fatal
+}
+
+// wind ends the subscription in order: it gives back what was not passed on and
+// waits for the rest to be settled.
+func (c *consumption) wind() error {
+	c.mu.Lock()
+	c.ending = true
+	l := c.link
+	c.mu.Unlock()
+	if l != nil {
+		l.drain()
+	}
+	c.mu.Lock()
+	for _, d := range c.buffer {
+		_ = c.publish(d, nak) // else it comes back after AckWait
+	}
+	c.buffer = nil
+	c.mu.Unlock()
+	for {
+		c.mu.Lock()
+		left, err := len(c.unsettled), c.fault()
+		c.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-c.wake:
+		case <-c.gone:
+		}
+	}
+}
+
+// abandon gives everything back at once.
+func (c *consumption) abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.abandoned {
+		return
+	}
+	c.abandoned, c.ending = true, true
+	for d := range c.unsettled {
+		_ = c.publish(d, nak) // else it comes back after AckWait
+	}
+	for _, d := range c.buffer {
+		_ = c.publish(d, nak)
+	}
+	clear(c.unsettled)
+	c.buffer = nil
+	close(c.gone)
+	if c.link != nil {
+		_ = c.link.conn.FlushTimeout(c.broker.config.ConnectTimeout) // else, again, after AckWait
+	}
+}
+
+func (c *consumption) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// What is sent to a message's reply subject.
+var (
+	ack        = []byte("+ACK")
+	nak        = []byte("-NAK")
+	inProgress = []byte("+WPI")
+)
+
+// publish tells the server something about a message. The caller holds mu.
+func (c *consumption) publish(d *delivery, what []byte) error {
+	if c.link == nil {
+		return errConnecting
+	}
+	if err := c.link.conn.Publish(d.msg.Reply, what); err != nil {
+		return unavailable("settle", err)
+	}
+	return nil
+}
+
+// settle is Received.Settle.
+func (c *consumption) settle(d *delivery, how outbox.Settlement) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.abandoned {
+		return errClosed
+	}
+	if _, ok := c.unsettled[d]; !ok {
+		return errors.New("natsjs: the message was settled before")
+	}
+	delete(c.unsettled, d)
+	what := ack
+	if how == outbox.Requeue {
+		what = nak
+	}
+	err := c.publish(d, what)
+	c.request()
+	c.signal()
+	return err
+}
+
+// received makes what is passed on.
+func (c *consumption) received(d *delivery) *outbox.Received {
+	r := &outbox.Received{ReceivedAt: d.arrived}
+	times, stored, ok := delivered(d.msg.Reply)
+	if ok {
+		r.CreatedAt, r.Redelivered = stored, times > 1
+	}
+	r.Topic = c.broker.topicOf(d.msg)
+	r.Payload = d.msg.Data
+	readHeader(d.msg.Header, &r.Message)
+	r.Settle = func(how outbox.Settlement) error { return c.settle(d, how) }
+	return r
+}
