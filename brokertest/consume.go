@@ -75,10 +75,11 @@ func testUnsettledComeBack(e *env) {
 
 func testPrefetch(e *env) {
 	for _, prefetch := range []int{1, 3} {
-		limited := e.subscribe(subscription("limited-"+strconv.Itoa(prefetch), prefetch, "limit.*"))
+		topic := "limit." + strconv.Itoa(prefetch)
+		limited := e.subscribe(subscription("limited-"+strconv.Itoa(prefetch), prefetch, topic))
 		other := e.subscribe(subscription("other", 50, "#"))
 		p := e.publisher()
-		p.publish(messages("limit.this", 10)...)
+		p.publish(messages(topic, 10)...)
 		held := limited.take(prefetch)
 		for len(held) > 0 {
 			// A round trip by another queue gives one too many the time to come.
