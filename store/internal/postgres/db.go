@@ -38,8 +38,9 @@ const (
 	OneSnapshot
 )
 
-// SettingsSQL is run before a Scan, in its transaction.
-const SettingsSQL = `SELECT set_config('enable_seqscan', 'off', true)`
+// SettingsSQL is run before a Scan, in its transaction. A plan that has to have a
+// sequential scan after all seems so dear that the server would compile it.
+const SettingsSQL = `SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)`
 
 // queryRow scans the only row of a query into dest. It reports whether there was
 // one.

@@ -17,7 +17,7 @@ import (
 // are empty.
 const (
 	readHead = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS now)
-SELECT s.now::text AS snapshot, (SELECT i.id::text FROM {incarnation} i) AS incarnation,
+SELECT s.now::text AS snapshot, (SELECT i.id::text FROM {incarnation} i WHERE i.one) AS incarnation,
 	0::bigint AS position, NULL::uuid AS id, '' AS topic, '' AS key, '' AS tenant, '' AS type, '' AS version, '' AS content_type,
 	'' AS headers, NULL::bytea AS payload, now() AS created_at, 0 AS attempts, '' AS last_error, 0::bigint AS retry_in, 0::smallint AS shard
 FROM s
