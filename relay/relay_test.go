@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,9 +150,10 @@ func TestUnavailableBrokerCostsNoAttempt(t *testing.T) {
 func TestRefusedMessageHoldsItsKeyAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		refusing := true
+		var refusing atomic.Bool
+		refusing.Store(true)
 		b.broker.Refuse(func(m *outbox.Message) error {
-			if refusing && m.Key == "k0" {
+			if refusing.Load() && m.Key == "k0" {
 				return errors.New("not this one")
 			}
 			return nil
@@ -172,7 +174,7 @@ func TestRefusedMessageHoldsItsKeyAlone(t *testing.T) {
 		}
 		_, stop = b.start(nil)
 		time.Sleep(time.Second)
-		refusing = false
+		refusing.Store(false)
 		time.Sleep(10 * time.Minute)
 		b.wantAll()
 		b.stopped(stop)
