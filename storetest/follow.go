@@ -122,10 +122,7 @@ type traffic struct {
 	done      chan struct{}
 }
 
-const (
-	trafficWriters      = 8
-	trafficTransactions = 60
-)
+const trafficTransactions = 60
 
 // startTraffic lets writers commit, late and in any order, roll back, and roll
 // back to savepoints. Each writes messages of a key of its own, numbered in their
@@ -133,7 +130,11 @@ const (
 func (e *env[Tx]) startTraffic() *traffic {
 	tr := &traffic{committed: map[string]bool{}, done: make(chan struct{})}
 	var writers sync.WaitGroup
-	for w := range trafficWriters {
+	count := 8
+	if e.Features.SingleWriter {
+		count = 4 // more would only wait
+	}
+	for w := range count {
 		writers.Go(func() {
 			number := 0
 			for i := range trafficTransactions {
@@ -278,10 +279,12 @@ func (r *reader[Tx]) check(tr *traffic) {
 }
 
 // followExactlyOnce has three readers: one cursor for all; two cursors that meet
-// and part; and a key held back beside the others.
+// and part, on an instance of its own; and a key held back beside the others.
 func followExactlyOnce[Tx any](e *env[Tx]) {
+	second := *e
+	second.Store = e.Open(e.t)
 	tr := e.startTraffic()
-	whole, parted, held := newReader(e, "one cursor"), newReader(e, "two cursors"), newReader(e, "a key of its own")
+	whole, parted, held := newReader(e, "one cursor"), newReader(&second, "two cursors"), newReader(e, "a key of its own")
 	errs := make([]error, 3)
 	var readers sync.WaitGroup
 	readers.Go(func() { errs[0] = whole.follow(tr, whole.stepWhole()) })

@@ -29,8 +29,8 @@ func (d Dialect) String() string {
 // backend is what a dialect does. The statements are in its own package below
 // internal/.
 type backend interface {
-	Begin(ctx context.Context) (*sql.Tx, error)
 	Insert(ctx context.Context, tx *sql.Tx, msgs []outbox.Message) error
+	InTx(ctx context.Context, fn func(tx *sql.Tx) error) error
 	Wake()
 	Migrate(ctx context.Context) error
 

@@ -81,22 +81,12 @@ func (s *Store) Insert(ctx context.Context, tx *sql.Tx, msgs []outbox.Message) e
 // InTx runs fn in a transaction, commits it when fn returns nil, rolls it back
 // otherwise, also when fn panics, and wakes the relay after the commit. On SQLite
 // the transaction has the write lock from its start, so that it cannot fail for
-// having read first; while another has the lock, InTx waits: as long as the
-// driver's time-out says and 15 seconds more.
+// having read first. The writers of one Store queue for it, in their order; behind
+// those of other processes InTx waits as long as the driver's time-out says and
+// 15 seconds more. In fn, use tx alone: another transaction that writes would wait
+// for this one.
 func (s *Store) InTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	tx, err := s.backend.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }() // does nothing after the commit
-	if err := fn(tx); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
-		return err
-	}
-	s.backend.Wake()
-	return nil
+	return s.backend.InTx(ctx, fn)
 }
 
 // Wake tells the relays of this process, soon and without waiting, that messages

@@ -38,7 +38,7 @@ func (s *Store) Check(ctx context.Context) error {
 
 func (s *Store) missing(ctx context.Context) ([]string, error) {
 	var missing []string
-	err := s.inTx(ctx, beginRead, func(c *sql.Conn) (err error) {
+	err := s.snapshot(ctx, func(c *sql.Conn) (err error) {
 		if missing, err = checkServer(ctx, c); err != nil {
 			return err
 		}
@@ -54,7 +54,13 @@ func (s *Store) missing(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.inTx(ctx, beginWrite, func(*sql.Conn) error { return nil })
+	if slices.Contains(missing, noTable(s.names.table("lease"))) {
+		return missing, nil
+	}
+	err = s.write(ctx, func(c *sql.Conn) error {
+		_, err := c.ExecContext(ctx, s.text.lockWriter)
+		return err
+	})
 	if isReadOnly(err) {
 		return append(missing, "the right to write: the database is read-only"), nil
 	}
@@ -96,7 +102,7 @@ func checkTable(ctx context.Context, c *sql.Conn, table string, columns []string
 		there = append(there, name)
 	}
 	if there == nil {
-		return []string{"table " + table + " is missing"}, rows.Err()
+		return []string{noTable(table)}, rows.Err()
 	}
 	for _, column := range columns {
 		if !slices.Contains(there, column) {
@@ -105,6 +111,8 @@ func checkTable(ctx context.Context, c *sql.Conn, table string, columns []string
 	}
 	return missing, rows.Err()
 }
+
+func noTable(table string) string { return "table " + table + " is missing" }
 
 func (s *Store) checkVersion(ctx context.Context) error {
 	list, err := migrations(s.names)

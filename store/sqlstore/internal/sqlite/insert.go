@@ -12,7 +12,7 @@ import (
 
 const (
 	insertSQL = `INSERT INTO {message} (id, topic, key, tenant, type, version, content_type, headers, payload, created_at) VALUES `
-	rowSQL    = `(?, ?, nullif(?, ''), ?, ?, ?, ?, ?, ?, ?)`
+	rowSQL    = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	columns   = 10
 
 	// chunkRows is the number of rows in one statement. There is no round trip to
@@ -21,8 +21,7 @@ const (
 	chunkRows = 100
 )
 
-// Insert writes msgs in tx, all or none. Each needs no more than its text of SQL,
-// so that it works whatever has been done on the connection before.
+// Insert writes msgs in tx, all or none.
 func (s *Store) Insert(ctx context.Context, tx *sql.Tx, msgs []outbox.Message) error {
 	if len(msgs) <= chunkRows {
 		return s.insertChunk(ctx, tx, msgs)
@@ -55,11 +54,15 @@ func (s *Store) insertChunk(ctx context.Context, tx *sql.Tx, msgs []outbox.Messa
 		if err != nil {
 			return err
 		}
+		var key any // NULL where there is none
+		if m.Key != "" {
+			key = m.Key
+		}
 		payload := m.Payload
 		if payload == nil {
 			payload = []byte{} // the column is NOT NULL
 		}
-		args = append(args, m.ID, m.Topic, m.Key, m.Tenant, m.Type, m.Version, m.ContentType, headers, payload, m.CreatedAt.UnixMicro())
+		args = append(args, m.ID, m.Topic, key, m.Tenant, m.Type, m.Version, m.ContentType, headers, payload, m.CreatedAt.UnixMicro())
 	}
 	_, err := tx.ExecContext(ctx, s.text.insert+rowSQL+strings.Repeat(", "+rowSQL, len(msgs)-1), args...)
 	return err

@@ -32,7 +32,7 @@ WHERE shard = 0 AND (owner IS NULL OR owner = ?1 OR expires_at <= {now})`
 // others' is nothing, and it stays where it is.
 func (s *Store) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, error) {
 	var claim store.Claim
-	err := s.inTx(ctx, beginWrite, func(c *sql.Conn) error {
+	err := s.write(ctx, func(c *sql.Conn) error {
 		claim = store.Claim{}
 		return s.claim(ctx, c, r, &claim)
 	})
@@ -86,7 +86,7 @@ func (s *Store) held(ctx context.Context, c *sql.Conn, owner string, claim *stor
 
 // Leave gives back the lease, if it is the owner's, and forgets the owner.
 func (s *Store) Leave(ctx context.Context, owner string) error {
-	err := s.inTx(ctx, beginWrite, func(c *sql.Conn) error {
+	err := s.write(ctx, func(c *sql.Conn) error {
 		if _, err := c.ExecContext(ctx, s.text.leaveLease, owner); err != nil {
 			return err
 		}

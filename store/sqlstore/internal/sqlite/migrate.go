@@ -88,7 +88,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 		if m.version <= version {
 			continue
 		}
-		err := s.inTx(ctx, beginWrite, func(c *sql.Conn) error { return s.apply(ctx, c, m) })
+		err := s.write(ctx, func(c *sql.Conn) error { return s.apply(ctx, c, m) })
 		if err != nil {
 			return fmt.Errorf("migration %s: %w", m.name, err)
 		}
@@ -114,7 +114,7 @@ func (s *Store) apply(ctx context.Context, c *sql.Conn, m migration) error {
 
 // version returns that of the database, 0 when there is nothing yet.
 func (s *Store) version(ctx context.Context) (version int, err error) {
-	err = s.inTx(ctx, beginRead, func(c *sql.Conn) error {
+	err = s.snapshot(ctx, func(c *sql.Conn) error {
 		var there bool
 		version = 0
 		if err := c.QueryRowContext(ctx, s.names.sql(hasMigrationsSQL)).Scan(&there); err != nil || !there {

@@ -32,7 +32,7 @@ FROM {message} WHERE position > ?`
 // Read returns a page for each request, all in one read transaction.
 func (s *Store) Read(ctx context.Context, requests ...store.ReadRequest) ([]store.Page, error) {
 	var pages []store.Page
-	err := s.inTx(ctx, beginRead, func(c *sql.Conn) error {
+	err := s.snapshot(ctx, func(c *sql.Conn) error {
 		pages = make([]store.Page, len(requests))
 		var last int64
 		if err := c.QueryRowContext(ctx, s.text.sequence).Scan(&last); err != nil {

@@ -27,7 +27,7 @@ func (s *Store) Settle(ctx context.Context, refs []store.Ref) error {
 	if len(refs) == 0 {
 		return nil
 	}
-	err := s.inTx(ctx, beginWrite, func(c *sql.Conn) error {
+	err := s.write(ctx, func(c *sql.Conn) error {
 		stmt, err := c.PrepareContext(ctx, s.text.settle)
 		if err != nil {
 			return err
@@ -52,7 +52,7 @@ func (s *Store) Fail(ctx context.Context, failures []store.Failure) error {
 	if len(failures) == 0 {
 		return nil
 	}
-	err := s.inTx(ctx, beginWrite, func(c *sql.Conn) error {
+	err := s.write(ctx, func(c *sql.Conn) error {
 		if err := s.checkLeases(ctx, c, failures); err != nil {
 			return err
 		}

@@ -17,6 +17,8 @@ type Store struct {
 	db    *sql.DB
 	names *Names
 	text  statements
+
+	writer chan struct{} // holds one element while a writer of this process is at work
 }
 
 // statements are the texts that are used again and again.
@@ -30,7 +32,7 @@ type statements struct {
 
 // New returns a store; it connects to nothing.
 func New(db *sql.DB, names *Names) *Store {
-	return &Store{db: db, names: names, text: statements{
+	return &Store{db: db, names: names, writer: make(chan struct{}, 1), text: statements{
 		insert:     names.sql(insertSQL),
 		lockWriter: names.sql(lockWriterSQL),
 		sequence:   names.sql(sequenceSQL),

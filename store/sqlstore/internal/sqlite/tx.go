@@ -21,6 +21,9 @@ const (
 // in addition to the driver's own time-out.
 const busyPatience = 15 * time.Second
 
+// queuePatience is how long a writer waits for the others of its process.
+const queuePatience = 10 * time.Second
+
 // whileBusy repeats do while another connection holds the lock that it needs.
 func whileBusy(ctx context.Context, do func() error) error {
 	deadline := time.Now().Add(busyPatience)
@@ -55,9 +58,42 @@ func isReadOnly(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "attempt to write a readonly database")
 }
 
-// inTx runs fn in a transaction on a connection of its own, again when the
-// database was busy. It begins by a statement, since a driver's Begin does what
-// the user's DSN says.
+// queueFor waits for the writers of this process that came before, and returns
+// what lets the next one in. SQLite itself has no queue: its waiters sleep and try
+// again, up to 100 ms later, and one can starve. The queue is a courtesy: whoever
+// waits too long, because a writer waits for a second transaction of its own, goes
+// on and hears from SQLite.
+func (s *Store) queueFor(ctx context.Context) (leave func(), err error) {
+	timer := time.NewTimer(queuePatience)
+	defer timer.Stop()
+	select {
+	case s.writer <- struct{}{}:
+		return func() { <-s.writer }, nil
+	case <-timer.C:
+		return func() {}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// write runs fn in a transaction that has the write lock from its start, again
+// when the database was busy.
+func (s *Store) write(ctx context.Context, fn func(c *sql.Conn) error) error {
+	leave, err := s.queueFor(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return s.inTx(ctx, beginWrite, fn)
+}
+
+// snapshot runs fn, which only reads, in a transaction.
+func (s *Store) snapshot(ctx context.Context, fn func(c *sql.Conn) error) error {
+	return s.inTx(ctx, beginRead, fn)
+}
+
+// inTx runs fn in a transaction on a connection of its own. It begins by a
+// statement, since a driver's Begin does what the user's DSN says.
 func (s *Store) inTx(ctx context.Context, begin string, fn func(c *sql.Conn) error) error {
 	return whileBusy(ctx, func() error {
 		conn, err := s.db.Conn(ctx)
@@ -103,11 +139,31 @@ func rollBack(ctx context.Context, conn *sql.Conn) error {
 // lockWriterSQL changes nothing, but makes its transaction the one that writes.
 const lockWriterSQL = `DELETE FROM {lease} WHERE false`
 
-// Begin opens a transaction for a caller of InTx. It has the write lock, also
-// when the DSN does not say so.
-func (s *Store) Begin(ctx context.Context) (*sql.Tx, error) {
-	var tx *sql.Tx
-	err := whileBusy(ctx, func() (err error) {
+// InTx runs fn in a transaction of the caller's type, which has the write lock
+// from its start, also when the DSN does not say so.
+func (s *Store) InTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
+	leave, err := s.queueFor(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	tx, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // does nothing after the commit
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	s.Wake()
+	return nil
+}
+
+func (s *Store) begin(ctx context.Context) (tx *sql.Tx, err error) {
+	err = whileBusy(ctx, func() error {
 		if tx, err = s.db.BeginTx(ctx, nil); err != nil {
 			return err
 		}
