@@ -1,0 +1,181 @@
+package rabbitmq
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/outbox-go/outbox"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// lab is a session without a connection: the test plays the broker.
+type lab struct {
+	*Publisher
+	s       *session
+	answers map[string][]error
+}
+
+func newLab(ids ...string) *lab {
+	l := &lab{
+		Publisher: &Publisher{wake: make(chan struct{}, 1)},
+		s: &session{
+			window:   newWindow(),
+			confirms: make(chan amqp.Confirmation, maxUnanswered),
+			returns:  make(chan amqp.Return, maxUnanswered),
+		},
+		answers: map[string][]error{},
+	}
+	l.session = l.s
+	for _, id := range ids {
+		l.s.window.add(id, func(err error) { l.answers[id] = append(l.answers[id], err) })
+	}
+	return l
+}
+
+// The library hands over a return before the confirm of its message, by another
+// channel: whoever reads the confirm first takes the message for routed.
+func TestReturnIsSeenBeforeItsConfirm(t *testing.T) {
+	t.Parallel()
+	l := newLab("a", "b", "c", "d")
+	l.s.returns <- amqp.Return{MessageId: "b", ReplyCode: amqp.NoRoute, ReplyText: "NO_ROUTE"}
+	l.s.returns <- amqp.Return{MessageId: "d", ReplyCode: amqp.NoRoute, ReplyText: "NO_ROUTE"}
+	l.s.confirms <- amqp.Confirmation{DeliveryTag: 2, Ack: true}
+	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 1, Ack: true}); err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(l.answers["a"]) != "[<nil>]" || len(l.answers["b"]) != 1 || l.answers["c"] != nil || l.answers["d"] != nil {
+		t.Fatalf("answers are %v, want those of a and b", l.answers)
+	}
+	wantErr(t, l.answers["b"][0], outbox.ErrRefused)
+	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 3}); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, l.answers["c"][0], outbox.ErrRefused, "basic.nack")
+	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 4, Ack: true}); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, l.answers["d"][0], outbox.ErrRefused, "unroutable")
+}
+
+func TestConfirmsThatMakeNoSenseEndTheSession(t *testing.T) {
+	t.Parallel()
+	l := newLab("a", "b")
+	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 2, Ack: true}); !errors.Is(err, errUnknownConfirm) {
+		t.Errorf("confirm out of order: %v", err)
+	}
+	l.s.returns <- amqp.Return{MessageId: "x"}
+	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 1, Ack: true}); !errors.Is(err, errUnknownReturn) {
+		t.Errorf("return of an unknown message: %v", err)
+	}
+	if len(l.answers) != 0 {
+		t.Errorf("answers are %v, want none", l.answers)
+	}
+	if err := newLab().confirmed(l.s, amqp.Confirmation{DeliveryTag: 9, Ack: true}); err == nil {
+		t.Error("a confirm of nothing was taken")
+	}
+}
+
+func TestGiveUpFindsTheCulprit(t *testing.T) {
+	t.Parallel()
+	exception := &amqp.Error{Code: amqp.PreconditionFailed, Server: true, Reason: "invalid expiration"}
+	l := newLab("a", "b")
+	l.giveUp(l.s, exception, true, exception)
+	l.s.tell()
+	for _, id := range []string{"a", "b"} {
+		wantErr(t, l.answers[id][0], outbox.ErrUnavailable)
+		wantErr(t, l.answers[id][0], ErrReplay)
+	}
+	if !l.suspects.any() {
+		t.Fatal("nobody is suspected")
+	}
+	// One at a time.
+	l.s.window = newWindow()
+	if !l.ready("a") {
+		t.Error("the first message is not let in")
+	}
+	l.s.window.add("a", func(err error) { l.answers["a"] = append(l.answers["a"], err) })
+	if l.ready("b") {
+		t.Error("a second message is let in")
+	}
+	l.giveUp(l.s, exception, true, exception)
+	l.s.tell()
+	wantErr(t, l.answers["a"][1], outbox.ErrRefused, "invalid expiration")
+	// A lost connection says nothing about b.
+	l.s.window.add("b", func(err error) { l.answers["b"] = append(l.answers["b"], err) })
+	l.giveUp(l.s, errLost, false, nil)
+	l.s.tell()
+	wantErr(t, l.answers["b"][1], outbox.ErrUnavailable, "lost")
+	if !l.suspects.any() {
+		t.Fatal("b is not suspected any more")
+	}
+	l.s.window.add("b", func(error) {})
+	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 3, Ack: true}); err != nil {
+		t.Fatal(err)
+	}
+	if l.suspects.any() {
+		t.Error("b is still suspected")
+	}
+}
+
+// Suspects that never come back, because another relay has them, must not slow the
+// publisher down for ever.
+func TestSuspicionEnds(t *testing.T) {
+	t.Parallel()
+	var s suspects
+	s.add("a")
+	s.add("b")
+	for i := range 8 {
+		if !s.any() {
+			t.Fatalf("ended after %d answers", i)
+		}
+		s.answered(fmt.Sprint("other", i))
+	}
+	if s.any() {
+		t.Error("there are still suspects")
+	}
+}
+
+func TestBlames(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  amqp.Error
+		want bool
+	}{
+		{amqp.Error{Code: amqp.PreconditionFailed, Server: true}, true},
+		{amqp.Error{Code: amqp.FrameError, Server: true}, true},
+		{amqp.Error{Code: amqp.FrameError}, false}, // ours: the connection broke
+		{amqp.Error{Code: amqp.NotFound, Server: true}, false},
+		{amqp.Error{Code: amqp.ConnectionForced, Server: true}, false},
+		{amqp.Error{Code: amqp.AccessRefused, Server: true, Reason: "access to exchange 'outbox' refused"}, false},
+		{amqp.Error{Code: amqp.AccessRefused, Server: true, Reason: "access to topic 'a' in exchange 'outbox' refused"}, true},
+	} {
+		if got := blames(&c.err); got != c.want {
+			t.Errorf("blames(%v) is %v", &c.err, got)
+		}
+	}
+}
+
+func TestWindowWrapsAround(t *testing.T) {
+	t.Parallel()
+	w := newWindow()
+	next, answered := 0, 0
+	for round := range 3 {
+		for w.admits(fmt.Sprint(next)) {
+			w.add(fmt.Sprint(next), nil)
+			next++
+		}
+		if w.len() != maxUnanswered {
+			t.Fatalf("round %d: the window is full with %d", round, w.len())
+		}
+		for range maxUnanswered - round {
+			if got := w.take().id; got != fmt.Sprint(answered) {
+				t.Fatalf("took %s, want %d", got, answered)
+			}
+			answered++
+		}
+	}
+	if len(w.tags) != w.len() {
+		t.Errorf("%d ids are known of %d messages", len(w.tags), w.len())
+	}
+}
