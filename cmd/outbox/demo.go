@@ -1,0 +1,115 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/demo"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
+)
+
+// demoFlags are the flags of the demo itself.
+type demoFlags struct {
+	messages, keys, relays int
+	timeout                time.Duration
+	json                   bool
+}
+
+func (a *app) demo() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the main job on real servers: no message lost, none invented, each key in order",
+		Long: `Places orders, each with its message in one transaction, about one in ten of which rolls back;
+relays bring the messages to a broker, and a worker compares what arrives with what was committed.
+
+Without URLs it uses an SQLite file and a JetStream server inside the process, in a temporary folder.
+With them it makes a schema (an SQLite file must not exist yet) and an exchange with its queue, or a
+stream, of its own, and removes them afterwards. On PostgreSQL one transaction in 200 stays open for
+50 to 500 ms after its emit, while others commit, and another order of its account follows at once.
+
+Latency is from just before the commit to the start of the handler, throughput from the first emit to
+the last delivery. Only flags configure the demo: it reads neither variables nor a file.
+
+Exits with 1 if a message is lost, phantom (delivered though rolled back) or out of order, and if it was
+interrupted or took too long.`,
+		Example: `  outbox demo
+  outbox demo --messages 100000 --relays 4 \
+    --database-url postgres://postgres@localhost/postgres --broker-url amqp://guest:guest@localhost/`,
+		Args: cobra.NoArgs,
+	}
+	var f demoFlags
+	flags := cmd.Flags()
+	flags.IntVar(&f.messages, "messages", 10_000, "orders to commit")
+	flags.IntVar(&f.keys, "keys", 100, "accounts, which are the messages' keys")
+	flags.IntVar(&f.relays, "relays", 2, "relays that share the work")
+	flags.DurationVar(&f.timeout, "timeout", 0, "time after which to give up (default 2m and 2s for each 1,000 messages)")
+	flags.BoolVar(&f.json, "json", false, "print the result as one JSON object")
+	keys := a.keyFlags(flags, false, "database.url", "broker.url", "relay", "log")
+	flags.Lookup("log-level").DefValue = "warn"
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.runDemo(cmd, &f, keys) }
+	return cmd
+}
+
+func (a *app) runDemo(cmd *cobra.Command, f *demoFlags, keys *configFlags) error {
+	if _, ok := keys.given["log.level"]; !ok {
+		keys.given["log.level"] = []string{"warn"}
+	}
+	l := keys.load()
+	checkDemo(l, f)
+	if err := l.Err(); err != nil {
+		return err
+	}
+	o := demo.Options{
+		Messages: f.messages, Keys: f.keys, Relays: f.relays, Timeout: f.timeout,
+		DatabaseURL: l.Database.URL, BrokerURL: l.Broker.URL, Relay: l.Relay, Logger: l.Log.Logger(a.stderr),
+	}
+	if isTerminal(a.stderr) {
+		o.Progress = a.stderr
+		fmt.Fprintln(a.stderr, o.Title())
+	}
+	result, err := demo.Run(cmd.Context(), o)
+	if result == nil {
+		return err
+	}
+	if f.json {
+		return errors.Join(err, result.Err(), result.WriteJSON(a.stdout))
+	}
+	fmt.Fprintf(a.stdout, "%s\n\n", o.Title())
+	return errors.Join(err, result.Err(), result.WriteTable(a.stdout))
+}
+
+// checkDemo reports what is wrong with the flags.
+func checkDemo(l *config.Loaded, f *demoFlags) {
+	if l.Database.URL != "" {
+		wire.CheckDatabase(l)
+	}
+	if l.Broker.URL != "" {
+		wire.CheckBroker(l)
+		if wire.BrokerKind(l.Broker.URL) == wire.Stdout {
+			l.Fault("broker.url", "delivers to no worker: use amqp://, amqps:// or nats://")
+		}
+	}
+	within := func(flag string, value, least, most int) {
+		if value < least || value > most {
+			l.Add(config.Problem{Key: flag, Value: fmt.Sprint(value), Reason: fmt.Sprintf("must be %d to %d", least, most)})
+		}
+	}
+	within("--messages", f.messages, 1, 100_000_000)
+	within("--keys", f.keys, 1, 1_000_000)
+	within("--relays", f.relays, 1, 64)
+	if f.timeout < 0 {
+		l.Add(config.Problem{Key: "--timeout", Value: f.timeout.String(), Reason: "must be a positive duration"})
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd())) //nolint:gosec // a descriptor is small
+}

@@ -1,0 +1,141 @@
+// Package config is the program's configuration: one YAML file, whose keys are
+// variables and flags as well. It is read and checked as a whole, and everything
+// that is wrong with it is reported together, before anything connects.
+package config
+
+import (
+	"log/slog"
+
+	"github.com/outbox-go/outbox/relay"
+)
+
+// Config is what the keys set; see [Keys] for each of them.
+type Config struct {
+	Database Database
+	Broker   Broker
+	Relay    relay.Config
+	Log      Log
+}
+
+// Database says where the outbox is.
+type Database struct {
+	URL         string
+	ListenURL   string
+	Schema      string
+	TablePrefix string
+}
+
+// Broker says where messages go.
+type Broker struct {
+	URL           string
+	Exchange      string
+	Stream        string
+	SubjectPrefix string
+	CheckOnly     bool // topology: check
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level slog.Level
+	JSON  bool
+}
+
+// Loaded is a configuration, where each value came from, and what is wrong with
+// it so far.
+type Loaded struct {
+	Config
+
+	settings map[string]setting
+	problems []Problem
+}
+
+// setting is the value of a key and where it was found.
+type setting struct {
+	values []string
+	origin string
+	broken bool // there is one, but it could not be read, as was reported
+}
+
+// Sources are where values come from; a flag wins over a variable, a variable
+// over the file, and the file over the default.
+type Sources struct {
+	// File is the path of the file, empty for none, and FileOrigin what named it,
+	// such as "flag --config".
+	File       string
+	FileOrigin string
+
+	// Env looks a variable up. Nil means that there are none.
+	Env func(name string) (string, bool)
+
+	// Flags are the values of the flags that were given, by key.
+	Flags map[string][]string
+}
+
+// Load reads the values of all keys. What is wrong with them is in the answer: add
+// to it by [Loaded.Require] and [Loaded.Fault], then ask [Loaded.Err].
+func Load(s Sources) *Loaded {
+	l := &Loaded{settings: map[string]setting{}}
+	for _, k := range Keys {
+		if k.Default != "" {
+			l.settings[k.Name] = setting{values: []string{k.Default}}
+		}
+	}
+	if s.File != "" {
+		l.readFile(s)
+	}
+	for _, k := range Keys {
+		if values, ok := s.Flags[k.Name]; ok {
+			l.settings[k.Name] = setting{values: k.split(values), origin: "flag --" + k.Flag()}
+			continue
+		}
+		if s.Env == nil {
+			continue
+		}
+		if value, ok := s.Env(k.Env()); ok && value != "" {
+			l.settings[k.Name] = setting{values: k.split([]string{value}), origin: "variable " + k.Env()}
+		}
+	}
+	for _, k := range Keys {
+		if set, ok := l.settings[k.Name]; ok && !set.broken && len(set.values) > 0 {
+			if err := k.set(&l.Config, set.values); err != nil {
+				l.Fault(k.Name, err.Error())
+			}
+		}
+	}
+	return l
+}
+
+// IsSet reports whether somebody gave a value for the key, even its default.
+func (l *Loaded) IsSet(key string) bool { return l.settings[key].origin != "" }
+
+// Require reports each of the keys that has no value.
+func (l *Loaded) Require(keys ...string) {
+	for _, name := range keys {
+		if _, ok := l.settings[name]; ok {
+			continue
+		}
+		k := keyNamed(name)
+		l.problems = append(l.problems, Problem{Key: name, Reason: "is not set: give the flag --" + k.Flag() +
+			", the variable " + k.Env() + " or the key in the file; for example " + k.Example})
+	}
+}
+
+// Fault reports what is wrong with the value of a key, and what would be right.
+func (l *Loaded) Fault(key, reason string) {
+	p := Problem{Key: key, Reason: reason}
+	if set, ok := l.settings[key]; ok {
+		p.Value, p.Origin = display(keyNamed(key), set.values), set.origin
+	}
+	l.problems = append(l.problems, p)
+}
+
+// Err returns nil or an [*Error] with all that was reported.
+func (l *Loaded) Err() error {
+	if len(l.problems) == 0 {
+		return nil
+	}
+	return &Error{Problems: l.problems}
+}
+
+// Add reports a problem with something that is no key.
+func (l *Loaded) Add(p Problem) { l.problems = append(l.problems, p) }

@@ -1,0 +1,80 @@
+package wire
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/broker/natsjs"
+	"github.com/outbox-go/outbox/broker/rabbitmq"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+)
+
+// OpenPublisher returns a publisher, with a connection of its own, to the broker
+// that c names, which [CheckBroker] has found to be right. It connects in the
+// background, again and again. What goes to standard output goes to stdout.
+func OpenPublisher(c config.Broker, stdout io.Writer, logger *slog.Logger) (outbox.Publisher, error) {
+	switch BrokerKind(c.URL) {
+	case RabbitMQ:
+		return rabbitmq.NewPublisher(c.URL, &rabbitmq.PublisherConfig{
+			Connection: rabbitmq.Connection{Logger: logger}, Exchange: c.Exchange, Topology: rabbitTopology(c),
+		})
+	case JetStream:
+		b, err := natsjs.New(c.URL, jetStreamConfig(c))
+		if err != nil {
+			return nil, err
+		}
+		return b.Publisher(), nil
+	case Stdout:
+		return newLinePublisher(stdout), nil
+	}
+	return nil, fmt.Errorf("no publisher for broker.url %q", config.Redact(c.URL))
+}
+
+// OpenSubscriber returns a subscriber to the broker that c names.
+func OpenSubscriber(c config.Broker, logger *slog.Logger) (outbox.Subscriber, error) {
+	switch BrokerKind(c.URL) {
+	case RabbitMQ:
+		return rabbitmq.NewSubscriber(c.URL, &rabbitmq.SubscriberConfig{
+			Connection: rabbitmq.Connection{Logger: logger}, Exchange: c.Exchange, Topology: rabbitTopology(c),
+		})
+	case JetStream:
+		b, err := natsjs.New(c.URL, jetStreamConfig(c))
+		if err != nil {
+			return nil, err
+		}
+		return b.Subscriber(), nil
+	}
+	return nil, fmt.Errorf("nothing can be received from broker.url %q: use amqp://, amqps:// or nats://", config.Redact(c.URL))
+}
+
+func rabbitTopology(c config.Broker) rabbitmq.Topology {
+	if c.CheckOnly {
+		return rabbitmq.CheckOnly
+	}
+	return rabbitmq.Declare
+}
+
+func rabbitFault(url, exchange string) error {
+	_, err := rabbitmq.NewSubscriber(url, &rabbitmq.SubscriberConfig{Exchange: exchange})
+	return err
+}
+
+func jetStreamConfig(c config.Broker) *natsjs.Config {
+	topology := natsjs.Declare
+	if c.CheckOnly {
+		topology = natsjs.CheckOnly
+	}
+	return &natsjs.Config{Stream: c.Stream, SubjectPrefix: c.SubjectPrefix, Topology: topology}
+}
+
+func checkJetStream(l *config.Loaded) {
+	const some = "nats://localhost:4222"
+	_, err := natsjs.New(l.Broker.URL, nil)
+	fault(l, "broker.url", err)
+	_, err = natsjs.New(some, &natsjs.Config{Stream: l.Broker.Stream})
+	fault(l, "broker.stream", err)
+	_, err = natsjs.New(some, &natsjs.Config{SubjectPrefix: l.Broker.SubjectPrefix})
+	fault(l, "broker.subject_prefix", err)
+}

@@ -1,0 +1,109 @@
+// Package wire makes stores, publishers and subscribers of the URLs in the
+// configuration, and knows what may be wrong with those before it connects.
+package wire
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+)
+
+// Kinds of servers, by their URLs.
+const (
+	Postgres  = "PostgreSQL"
+	SQLite    = "SQLite"
+	RabbitMQ  = "RabbitMQ"
+	JetStream = "JetStream"
+	Stdout    = "standard output"
+)
+
+// DatabaseKind returns the kind of database that a URL names, or "".
+func DatabaseKind(url string) string {
+	scheme, _, _ := strings.Cut(url, ":")
+	switch scheme {
+	case "postgres", "postgresql":
+		return Postgres
+	case "sqlite":
+		return SQLite
+	}
+	return ""
+}
+
+// BrokerKind returns the kind of broker that a URL names, or "".
+func BrokerKind(url string) string {
+	scheme, _, _ := strings.Cut(url, ":")
+	switch scheme {
+	case "amqp", "amqps":
+		return RabbitMQ
+	case "nats":
+		return JetStream
+	case "stdout":
+		return Stdout
+	}
+	return ""
+}
+
+// CheckDatabase reports what is wrong with the keys of the database, whose URL is
+// required.
+func CheckDatabase(l *config.Loaded) {
+	l.Require("database.url")
+	CheckNames(l, DatabaseKind(l.Database.URL))
+	switch {
+	case l.Database.URL == "":
+	case DatabaseKind(l.Database.URL) == Postgres:
+		fault(l, "database.url", postgresFault(l.Database.URL))
+		if l.Database.ListenURL != "" {
+			fault(l, "database.listen_url", postgresFault(l.Database.ListenURL))
+		}
+	case DatabaseKind(l.Database.URL) == SQLite:
+		fault(l, "database.url", sqliteFault(l.Database.URL))
+	default:
+		l.Fault("database.url", unknownScheme(l.Database.URL, "postgres://, postgresql:// or sqlite:PATH"))
+	}
+}
+
+// CheckBroker reports what is wrong with the keys of the broker, whose URL is
+// required.
+func CheckBroker(l *config.Loaded) {
+	l.Require("broker.url")
+	switch {
+	case l.Broker.URL == "":
+	case BrokerKind(l.Broker.URL) == RabbitMQ:
+		fault(l, "broker.url", rabbitFault(l.Broker.URL, ""))
+		fault(l, "broker.exchange", rabbitFault("amqp://localhost/", l.Broker.Exchange))
+	case BrokerKind(l.Broker.URL) == JetStream:
+		checkJetStream(l)
+	case BrokerKind(l.Broker.URL) == Stdout:
+		if l.Broker.URL != "stdout:" {
+			l.Fault("broker.url", "has something after the colon: write stdout: alone")
+		}
+	default:
+		l.Fault("broker.url", unknownScheme(l.Broker.URL, "amqp://, amqps://, nats:// or stdout:"))
+	}
+}
+
+// fault reports err, if it is not nil, without what the URL keeps secret and
+// without the package's name.
+func fault(l *config.Loaded, key string, err error) {
+	if err == nil {
+		return
+	}
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	for _, name := range []string{"rabbitmq: ", "natsjs: ", "sqlstore: ", "pgxstore: "} {
+		text = strings.TrimPrefix(text, name)
+	}
+	l.Fault(key, text)
+}
+
+func unknownScheme(url, known string) string {
+	scheme, _, ok := strings.Cut(url, ":")
+	if !ok || strings.ContainsAny(scheme, " =@/") {
+		return "is not a URL: begin it with " + known
+	}
+	return "has the unknown scheme " + scheme + ": use " + known
+}
+
+// errNotURL stands for what a parser says, which may quote parts of a password.
+var errNotURL = errors.New("is not a URL of the form postgres://user:password@host:5432/database" +
+	"; reserved characters in the user's name and password are percent-encoded")

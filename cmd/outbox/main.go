@@ -1,0 +1,46 @@
+// Outbox is the program of the transactional outbox: it makes the tables, emits,
+// relays messages to a broker, and shows on real servers that none is lost.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Exit codes.
+const (
+	exitFailure = 1
+	exitUsage   = 2 // wrong usage or configuration; nothing was done
+)
+
+func main() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		cancel(stopped{<-signals})
+		fmt.Fprintf(os.Stderr, "outbox: ended at once by a second signal: %v\n", <-signals)
+		os.Exit(exitFailure)
+	}()
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv}
+	os.Exit(a.run(ctx, os.Args[1:]))
+}
+
+// stopped is the reason of a context that a signal has ended.
+type stopped struct {
+	os.Signal
+}
+
+func (s stopped) Error() string { return "stopped by signal: " + s.String() }
+
+// app is what the commands have of the world.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	env            func(name string) (string, bool)
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
+)
+
+// dialects are what --dialect takes.
+var dialects = map[string]string{"postgres": wire.Postgres, "sqlite": wire.SQLite}
+
+func (a *app) migrate() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Create or upgrade the outbox's tables, or print the SQL that does",
+		Long: `Creates the outbox's tables in the database, or upgrades them. Several processes may do so at once,
+and nothing is done, nor any right needed to do it, when all is there.
+
+With --print the SQL goes to standard output instead, as one transaction for an empty database, for
+those who use a migration tool of their own. The database is not asked.`,
+		Example: `  outbox migrate --database-url postgres://app@localhost/shop
+  outbox migrate --print --dialect postgres --database-schema messaging | psql shop`,
+		Args: cobra.NoArgs,
+	}
+	var show bool
+	var dialect string
+	cmd.Flags().BoolVar(&show, "print", false, "print the SQL and change nothing")
+	cmd.Flags().StringVar(&dialect, "dialect", "", "what to print SQL for, `postgres or sqlite`; else what database.url is")
+	keys := a.keyFlags(cmd.Flags(), true, "database", "log").withFile()
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		l := keys.load()
+		kind := checkMigrate(l, show, dialect)
+		if err := l.Err(); err != nil {
+			return err
+		}
+		if show {
+			return printMigrations(a.stdout, kind, l)
+		}
+		return a.runMigrate(cmd, l)
+	}
+	return cmd
+}
+
+// checkMigrate reports what is wrong and returns the kind of database.
+func checkMigrate(l *config.Loaded, show bool, dialect string) string {
+	if dialect == "" {
+		wire.CheckDatabase(l)
+		return wire.DatabaseKind(l.Database.URL)
+	}
+	kind, ok := dialects[dialect]
+	problem := config.Problem{Key: "--dialect", Value: dialect}
+	switch {
+	case !ok:
+		problem.Reason = "must be postgres or sqlite"
+		l.Add(problem)
+	case !show:
+		problem.Reason = "is of use with --print alone: what is migrated is database.url"
+		l.Add(problem)
+	default:
+		wire.CheckNames(l, kind)
+	}
+	return kind
+}
+
+func printMigrations(w io.Writer, kind string, l *config.Loaded) error {
+	text, err := wire.MigrationSQL(kind, l.Database)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, text)
+	return err
+}
+
+func (a *app) runMigrate(cmd *cobra.Command, l *config.Loaded) (err error) {
+	ctx := cmd.Context()
+	s, err := wire.OpenStore(ctx, l.Database, l.Log.Logger(a.stderr))
+	if err != nil {
+		return err
+	}
+	defer closeStore(s, &err)
+	if err := s.Migrate(ctx); err != nil {
+		return wire.DatabaseError("migrate", l.Database, err)
+	}
+	if err := s.Check(ctx); err != nil {
+		return wire.DatabaseError("check what was migrated", l.Database, err)
+	}
+	fmt.Fprintf(a.stderr, "outbox: the tables in %s are up to date\n", config.Redact(l.Database.URL))
+	return nil
+}
