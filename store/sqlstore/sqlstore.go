@@ -128,7 +128,8 @@ func (s *Store) Fail(ctx context.Context, failures []store.Failure) error {
 }
 
 // Listen calls wake after commits, until ctx ends. On SQLite those that this
-// process tells of, by InTx or Wake on the same *sql.DB, are known at once, all
-// others within 10 milliseconds: it looks so often whether there is a new
-// position, on a connection of its own unless the pool is limited to one.
+// process tells of, by InTx or Wake on the same *sql.DB, are known at once. For all
+// others it looks whether there is a new position, every 10 milliseconds while
+// there are some and every 40 when it is quiet, on a connection of its own unless
+// the pool is limited to one.
 func (s *Store) Listen(ctx context.Context, wake func()) error { return s.backend.Listen(ctx, wake) }

@@ -8,12 +8,16 @@ import (
 	"time"
 )
 
-// lookEvery is how often a listener looks for commits that nobody told it of. A
-// look is a read of one row, from the cache when nothing has changed.
-const lookEvery = 10 * time.Millisecond
-
-// lookAgain is the pause after a look that failed.
-const lookAgain = 500 * time.Millisecond
+// How long a listener waits between two looks for commits that nobody told it of:
+// lookSoon after one that found something, a little longer after each that found
+// nothing, up to lookLate. A look takes some 75 microseconds, and waking up for it
+// more than that.
+const (
+	lookSoon   = 10 * time.Millisecond
+	lookLonger = time.Millisecond
+	lookLate   = 40 * time.Millisecond
+	lookAgain  = 500 * time.Millisecond // after one that failed
+)
 
 // ears are the listeners of this process. They are entered while they listen
 // only, so that a database that was closed is not kept.
@@ -58,11 +62,11 @@ func addEar(db *sql.DB) (ear chan struct{}, remove func()) {
 func (s *Store) Listen(ctx context.Context, wake func()) error {
 	ear, remove := addEar(s.db)
 	defer remove()
-	l := &looker{store: s}
+	l := &looker{store: s, pause: lookSoon}
 	defer l.close()
 	l.look(ctx)
 	wake() // whatever was committed until the first look
-	timer := time.NewTimer(lookEvery)
+	timer := time.NewTimer(l.pause)
 	defer timer.Stop()
 	for {
 		select {
@@ -74,7 +78,7 @@ func (s *Store) Listen(ctx context.Context, wake func()) error {
 			if l.look(ctx) {
 				wake()
 			}
-			timer.Reset(l.pause())
+			timer.Reset(l.pause)
 		}
 	}
 }
@@ -86,28 +90,24 @@ type looker struct {
 	conn  *sql.Conn
 	stmt  *sql.Stmt
 	last  int64
-	lost  bool // the last look failed
+	pause time.Duration // until the next look
 }
 
-// look reports whether there is something new. After an error, such as a table
-// that is not there yet, the next success counts as new.
+// look reports whether there is something new, and says when to look again. After
+// an error, such as a table that is not there yet, the next success counts as new.
 func (l *looker) look(ctx context.Context) bool {
 	position, err := l.position(ctx)
 	if err != nil {
-		l.lost = true
+		l.last, l.pause = -1, lookAgain
 		l.close()
 		return false
 	}
-	isNew := position != l.last || l.lost
-	l.last, l.lost = position, false
-	return isNew
-}
-
-func (l *looker) pause() time.Duration {
-	if l.lost {
-		return lookAgain
+	if position != l.last {
+		l.last, l.pause = position, lookSoon
+		return true
 	}
-	return lookEvery
+	l.pause = min(l.pause+lookLonger, lookLate)
+	return false
 }
 
 func (l *looker) position(ctx context.Context) (position int64, err error) {
@@ -126,7 +126,9 @@ func (l *looker) position(ctx context.Context) (position int64, err error) {
 			return 0, err
 		}
 	}
-	err = l.stmt.QueryRowContext(ctx).Scan(&position)
+	// A driver watches a context that can end by a goroutine, which costs more than
+	// the query.
+	err = l.stmt.QueryRowContext(context.WithoutCancel(ctx)).Scan(&position)
 	return position, err
 }
 
