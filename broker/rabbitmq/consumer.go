@@ -34,6 +34,7 @@ type delivery struct {
 	messages <-chan amqp.Delivery
 	closed   chan *amqp.Error
 	opened   time.Time
+	received bool // a message has come
 }
 
 // run subscribes until ctx ends, or for ever.
@@ -44,7 +45,7 @@ func (c *consumer) run(ctx context.Context) error {
 		if err == nil {
 			log.Info("subscribed", "broker", c.endpoint.String(), "queue", c.sub.Queue)
 			err = c.serve(ctx, d)
-			if time.Since(d.opened) > c.endpoint.config.ReconnectMax {
+			if d.received || time.Since(d.opened) > c.endpoint.config.ReconnectMax {
 				attempt = 0
 			}
 		} else if ctx.Err() == nil && c.hopeless(err) {
@@ -122,6 +123,7 @@ func (c *consumer) serve(ctx context.Context, d *delivery) error {
 				_ = d.channel.Reject(m.DeliveryTag, true)
 				break
 			}
+			d.received = true
 			c.receive(c.received(d.channel, &m))
 		case <-ctx.Done():
 		}
@@ -132,7 +134,7 @@ func (c *consumer) serve(ctx context.Context, d *delivery) error {
 	c.giveBack(d)
 	select {
 	case <-c.unsettled.none():
-	case <-d.closed:
+	case _ = <-d.closed: // the subscription ends all the same
 	case <-c.closed:
 	}
 	return nil

@@ -99,7 +99,8 @@ func (c *connection) close() {
 
 // wait returns when the library has torn the connection down.
 func (c *connection) wait() {
-	for range c.closed { //nolint:revive // it is closed at the end
+	for range c.closed {
+		continue // it is closed at the end
 	}
 }
 

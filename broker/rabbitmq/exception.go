@@ -21,6 +21,7 @@ var (
 	errConfirmTimeout = errors.New("rabbitmq: the broker did not confirm in time")
 	errUnknownReturn  = errors.New("rabbitmq: the broker returned a message that was not published")
 	errUnknownConfirm = errors.New("rabbitmq: the broker confirmed out of order")
+	errBlocked        = errors.New("rabbitmq: the broker blocks publishers because of a memory or disk alarm")
 	errLost           = errors.New("rabbitmq: connection lost")
 )
 

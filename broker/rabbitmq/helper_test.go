@@ -55,6 +55,10 @@ func publishAsync(t *testing.T, p *Publisher, window int, msgs []*outbox.Message
 		out[i].m = m
 		p.Publish(context.Background(), m, func(err error) {
 			out[i].err = err
+			if len(m.Payload) > 0 { // it is ours again: the race detector looks on
+				m.Payload[0] ^= 1
+				m.Payload[0] ^= 1
+			}
 			answered <- i
 		})
 	}

@@ -175,7 +175,7 @@ func (p *Publisher) wait(ctx context.Context, expired <-chan time.Time) error {
 	case <-ctx.Done():
 	case <-expired:
 		if blocked {
-			return outbox.Unavailable(fmt.Errorf("rabbitmq: the broker blocks publishers because of a memory or disk alarm"))
+			return outbox.Unavailable(errBlocked)
 		}
 		return outbox.Unavailable(errConfirmTimeout)
 	}

@@ -272,13 +272,11 @@ func TestBlockedBroker(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Eval(`rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).`)
-	for err := error(nil); ; {
-		// The first ones may still be taken: the broker blocks who publishes.
-		if err = publishOne(t, p, testMessages("a", 1)[0]); err != nil {
-			wantErr(t, err, outbox.ErrUnavailable)
-			break
-		}
+	var err error
+	for err == nil { // the broker blocks who publishes: it may still take the first message
+		err = publishOne(t, p, testMessages("a", 1)[0])
 	}
+	wantErr(t, err, outbox.ErrUnavailable)
 	// A message that waits goes out as soon as the alarm ends.
 	server.Eval(`rabbit_alarm:clear_alarm({resource_limit, memory, node()}).`)
 	if failed := publishAgain(t, p, testMessages("a", 10)); failed != nil {

@@ -55,6 +55,8 @@ func declareError(operation, kind, name string, err error) error {
 	case !errors.As(err, &reply):
 	case operation == "check" && reply.Code == amqp.NotFound && strings.Contains(reply.Reason, "no "+kind):
 		return fmt.Errorf("%s %q is %w: create it, or let it be declared: %w", kind, name, ErrMissing, err)
+	case operation == "declare" && reply.Code == amqp.AccessRefused:
+		return fmt.Errorf("declare %s %q: grant the right to configure it, or create it and only check for it: %w", kind, name, err)
 	case reply.Code == amqp.PreconditionFailed:
 		return fmt.Errorf("%s %s %q: it is there with other properties: delete it, or configure those that it has: %w", operation, kind, name, err)
 	}
