@@ -119,7 +119,7 @@ func (c *Core) read(ctx context.Context, scan scanFunc, r store.ReadRequest) (st
 		return store.Page{}, err
 	}
 	sql, args := c.readPage, pageArgs(r, seen, epoch)
-	if seen.text != "" && epoch.text == "" {
+	if atTail(seen, epoch) {
 		sql, args = c.readTail, tailArgs(r, seen)
 	}
 	p := pageReader{request: r}
@@ -127,6 +127,25 @@ func (c *Core) read(ctx context.Context, scan scanFunc, r store.ReadRequest) (st
 		return store.Page{}, err
 	}
 	return p.page(seen, epoch)
+}
+
+// atTail tells that the reader has to do with what is newly visible only.
+func atTail(seen, epoch snapshot) bool { return seen.text != "" && epoch.text == "" }
+
+// ReadStatement returns what Read runs for a request, to have it explained.
+func ReadStatement(n *Names, r store.ReadRequest) (sql string, args []any, err error) {
+	seen, err := openSnapshot(r.Cursor.Seen)
+	if err != nil {
+		return "", nil, err
+	}
+	epoch, err := openSnapshot(r.Cursor.Epoch)
+	if err != nil {
+		return "", nil, err
+	}
+	if atTail(seen, epoch) {
+		return n.SQL(readTailSQL), tailArgs(r, seen), nil
+	}
+	return n.SQL(readPageSQL), pageArgs(r, seen, epoch), nil
 }
 
 func commonArgs(r store.ReadRequest) []any {
