@@ -52,6 +52,9 @@ interrupted or took too long.`,
 	flags.DurationVar(&f.timeout, "timeout", 0, "time after which to give up (default 2m and 2s for each 1,000 messages)")
 	flags.BoolVar(&f.json, "json", false, "print the result as one JSON object")
 	keys := a.keyFlags(flags, false, "database.url", "broker.url", "relay", "log")
+	_ = flags.MarkHidden("relay-name") // each relay has its own
+	flags.Lookup("database-url").Usage = "postgres://, postgresql:// or sqlite:PATH, instead of a temporary SQLite file"
+	flags.Lookup("broker-url").Usage = "amqp://, amqps:// or nats://, instead of a JetStream server in this process"
 	flags.Lookup("log-level").DefValue = "warn"
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.runDemo(cmd, &f, keys) }
 	return cmd

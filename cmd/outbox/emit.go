@@ -49,23 +49,48 @@ stored byte for byte.`,
 	flags.StringVar(&f.file, "file", "", "`file` with the payload")
 	keys := a.keyFlags(flags, true, "database", "log").withFile()
 	cmd.MarkFlagsMutuallyExclusive("data", "file")
-	if err := cmd.MarkFlagRequired("topic"); err != nil {
-		panic(err) // there is no such flag
-	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		l := keys.load()
 		wire.CheckDatabase(l)
-		checkEmit(l, &f)
+		wire.CheckFile(l)
+		f.readPayload(l, flags.Changed("data"), a.stdin)
+		f.check(l)
 		if err := l.Err(); err != nil {
 			return err
 		}
-		return a.runEmit(cmd, l, &f)
+		return a.runEmit(cmd.Context(), l, f.event)
 	}
 	return cmd
 }
 
-// checkEmit reports what is wrong with the headers, and takes them over.
-func checkEmit(l *config.Loaded, f *emitFlags) {
+// readPayload takes the payload from where the flags say it is.
+func (f *emitFlags) readPayload(l *config.Loaded, given bool, stdin io.Reader) {
+	var payload []byte
+	var err error
+	where := config.Problem{Key: "--data"}
+	switch {
+	case given:
+		payload = []byte(f.data)
+	case f.file != "":
+		where = config.Problem{Key: "--file", Value: f.file}
+		payload, err = os.ReadFile(f.file)
+	default:
+		where.Key = "standard input"
+		payload, err = io.ReadAll(stdin)
+	}
+	f.event.Payload = payload
+	switch {
+	case err != nil:
+		where.Reason = "cannot be read: " + err.Error()
+		l.Add(where)
+	case isJSON(f.event.ContentType) && !json.Valid(payload):
+		where.Reason = "is not valid JSON: mend it, or say by --content-type what it is"
+		l.Add(where)
+	}
+}
+
+// check completes the event and reports what is wrong with it.
+func (f *emitFlags) check(l *config.Loaded) {
 	for _, header := range f.headers {
 		name, value, ok := strings.Cut(header, "=")
 		if !ok || name == "" {
@@ -77,30 +102,43 @@ func checkEmit(l *config.Loaded, f *emitFlags) {
 		}
 		f.event.Headers[name] = value
 	}
+	if f.event.ID == "" {
+		f.event.ID = uuid.Must(uuid.NewV7()).String()
+	}
+	_, err := outbox.New[any](nil).Prepare(context.Background(), f.event)
+	addFieldErrors(l, err)
 }
 
-func (a *app) runEmit(cmd *cobra.Command, l *config.Loaded, f *emitFlags) (err error) {
-	payload, err := f.read(cmd.Flags().Changed("data"), a.stdin)
-	if err != nil {
+// addFieldErrors reports the faults in err by the names of the flags.
+func addFieldErrors(l *config.Loaded, err error) {
+	var field *outbox.FieldError
+	if several, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // as errors.Join made it
+		for _, one := range several.Unwrap() {
+			addFieldErrors(l, one)
+		}
+	} else if errors.As(err, &field) {
+		l.Add(config.Problem{Key: flagOf(field.Field), Value: field.Value, Reason: field.Reason})
+	}
+}
+
+// flagOf returns the flag that sets a field of an event.
+func flagOf(field string) string {
+	switch {
+	case field == "ContentType":
+		return "--content-type"
+	case field == "Payload":
+		return "payload"
+	case strings.HasPrefix(field, "Headers"):
+		return "--header" + strings.TrimPrefix(field, "Headers")
+	}
+	return "--" + strings.ToLower(field)
+}
+
+func (a *app) runEmit(ctx context.Context, l *config.Loaded, e outbox.Event) error {
+	if err := emitOne(ctx, l, e, a.stderr); err != nil {
 		return err
 	}
-	f.event.Payload = payload
-	if isJSON(f.event.ContentType) {
-		if !json.Valid(payload) {
-			return errors.New("the payload is not valid JSON: mend it, or say by --content-type what it is")
-		}
-	}
-	if f.event.ID == "" {
-		id, err := uuid.NewV7()
-		if err != nil {
-			return err
-		}
-		f.event.ID = id.String()
-	}
-	if err := emitOne(cmd.Context(), l, f.event, a.stderr); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(a.stdout, f.event.ID)
+	_, err := fmt.Fprintln(a.stdout, e.ID)
 	return err
 }
 
@@ -111,21 +149,6 @@ func emitOne(ctx context.Context, l *config.Loaded, e outbox.Event, logs io.Writ
 	}
 	defer closeStore(s, &err)
 	return wire.DatabaseError("emit", l.Database, s.Emit(ctx, e))
-}
-
-// read returns the payload.
-func (f *emitFlags) read(given bool, stdin io.Reader) ([]byte, error) {
-	switch {
-	case given:
-		return []byte(f.data), nil
-	case f.file != "":
-		return os.ReadFile(f.file)
-	}
-	data, err := io.ReadAll(stdin)
-	if err != nil {
-		return nil, fmt.Errorf("read the payload from standard input: %w", err)
-	}
-	return data, nil
 }
 
 func isJSON(contentType string) bool {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // Exit codes.
@@ -17,6 +18,9 @@ const (
 	exitUsage   = 2 // wrong usage or configuration; nothing was done
 )
 
+// sameSignal is the time within which a second signal counts as the first.
+const sameSignal = 100 * time.Millisecond
+
 func main() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -24,6 +28,11 @@ func main() {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		cancel(stopped{<-signals})
+		// Some send one signal twice: to the process and to its group.
+		time.Sleep(sameSignal)
+		for len(signals) > 0 {
+			<-signals
+		}
 		fmt.Fprintf(os.Stderr, "outbox: ended at once by a second signal: %v\n", <-signals)
 		os.Exit(exitFailure)
 	}()

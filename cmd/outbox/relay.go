@@ -29,6 +29,7 @@ with 0; a second signal ends it at once, with 1. What was sent and not confirmed
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		l := keys.load()
 		wire.CheckDatabase(l)
+		wire.CheckFile(l)
 		wire.CheckBroker(l)
 		if err := l.Err(); err != nil {
 			return err
@@ -57,7 +58,7 @@ func (a *app) runRelay(ctx context.Context, l *config.Loaded) (err error) {
 		"database", config.Redact(l.Database.URL), "schema", l.Database.Schema, "table_prefix", l.Database.TablePrefix,
 		"broker", config.Redact(l.Broker.URL), "window", c.Window, "memory_bytes", c.Memory)
 	stop := context.AfterFunc(ctx, func() {
-		logger.Info("relay is stopping", "reason", context.Cause(ctx), "drain_timeout", c.DrainTimeout)
+		logger.Info("relay is stopping", "reason", context.Cause(ctx), "drain_timeout", c.DrainTimeout.String())
 	})
 	defer stop()
 	if err := r.Run(ctx); err != nil {

@@ -4,7 +4,9 @@
 package config
 
 import (
+	"cmp"
 	"log/slog"
+	"slices"
 
 	"github.com/outbox-go/outbox/relay"
 )
@@ -129,11 +131,16 @@ func (l *Loaded) Fault(key, reason string) {
 	l.problems = append(l.problems, p)
 }
 
-// Err returns nil or an [*Error] with all that was reported.
+// Err returns nil or an [*Error] with all that was reported, in the order of
+// [Keys]; what is not about one of them comes first.
 func (l *Loaded) Err() error {
 	if len(l.problems) == 0 {
 		return nil
 	}
+	place := func(p Problem) int {
+		return slices.IndexFunc(Keys, func(k *Key) bool { return k.Name == p.Key })
+	}
+	slices.SortStableFunc(l.problems, func(a, b Problem) int { return cmp.Compare(place(a), place(b)) })
 	return &Error{Problems: l.problems}
 }
 

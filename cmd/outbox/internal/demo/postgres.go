@@ -33,7 +33,7 @@ INSERT INTO %[1]s.demo_order (id, account, n, amount_cents) SELECT $2, $1, n, $3
 
 // postgresConcurrency is the number of transactions at once, beside those that
 // follow on one that was held open.
-const postgresConcurrency = 16
+const postgresConcurrency = 32
 
 // postgresShop is a shop in a schema of its own.
 type postgresShop struct {
@@ -43,8 +43,8 @@ type postgresShop struct {
 }
 
 func openPostgresShop(ctx context.Context, c config.Database, o *Options) (*postgresShop, error) {
-	const perRelay = 4
-	s, err := wire.OpenPostgres(ctx, c, 2*postgresConcurrency+perRelay*o.Relays, o.Logger)
+	const followers, perRelay = 8, 4
+	s, err := wire.OpenPostgres(ctx, c, postgresConcurrency+followers+perRelay*o.Relays, o.Logger)
 	if err != nil {
 		return nil, err
 	}

@@ -8,13 +8,14 @@ import (
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/natsjs"
 	"github.com/outbox-go/outbox/broker/rabbitmq"
+	"github.com/outbox-go/outbox/broker/stdout"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
 )
 
 // OpenPublisher returns a publisher, with a connection of its own, to the broker
 // that c names, which [CheckBroker] has found to be right. It connects in the
-// background, again and again. What goes to standard output goes to stdout.
-func OpenPublisher(c config.Broker, stdout io.Writer, logger *slog.Logger) (outbox.Publisher, error) {
+// background, again and again. What goes to standard output goes to output.
+func OpenPublisher(c config.Broker, output io.Writer, logger *slog.Logger) (outbox.Publisher, error) {
 	switch BrokerKind(c.URL) {
 	case RabbitMQ:
 		return rabbitmq.NewPublisher(c.URL, &rabbitmq.PublisherConfig{
@@ -27,7 +28,7 @@ func OpenPublisher(c config.Broker, stdout io.Writer, logger *slog.Logger) (outb
 		}
 		return b.Publisher(), nil
 	case Stdout:
-		return newLinePublisher(stdout), nil
+		return stdout.New(output), nil
 	}
 	return nil, fmt.Errorf("no publisher for broker.url %q", config.Redact(c.URL))
 }

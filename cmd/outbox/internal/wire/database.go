@@ -181,10 +181,6 @@ func DatabaseError(operation string, c config.Database, err error) error {
 	if err == nil {
 		return nil
 	}
-	var field *outbox.FieldError
-	if errors.As(err, &field) {
-		return err // of the message, not of the database
-	}
 	return fmt.Errorf("%s in %s: %w%s", operation, config.Redact(c.URL), err, hint(err))
 }
 

@@ -4,6 +4,8 @@ package wire
 
 import (
 	"errors"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
@@ -60,6 +62,17 @@ func CheckDatabase(l *config.Loaded) {
 		fault(l, "database.url", sqliteFault(l.Database.URL))
 	default:
 		l.Fault("database.url", unknownScheme(l.Database.URL, "postgres://, postgresql:// or sqlite:PATH"))
+	}
+}
+
+// CheckFile reports an SQLite file that is not there, which a connection would
+// make, empty.
+func CheckFile(l *config.Loaded) {
+	if DatabaseKind(l.Database.URL) != SQLite || sqliteFault(l.Database.URL) != nil {
+		return
+	}
+	if _, err := os.Stat(sqlitePath(l.Database.URL)); errors.Is(err, fs.ErrNotExist) {
+		l.Fault("database.url", "names a file that does not exist: correct the path, or make it by `outbox migrate`")
 	}
 }
 

@@ -1,0 +1,287 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// load loads a file with that text, variables and flags.
+func load(t *testing.T, text string, env map[string]string, flags map[string][]string) *Loaded {
+	t.Helper()
+	s := Sources{Flags: flags, Env: func(name string) (string, bool) {
+		value, ok := env[name]
+		return value, ok
+	}}
+	if text != "" {
+		s.File, s.FileOrigin = filepath.Join(t.TempDir(), "outbox.yaml"), "flag --config"
+		if err := os.WriteFile(s.File, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return Load(s)
+}
+
+// problems returns what is wrong, one line each, the file's folder left out.
+func problems(t *testing.T, l *Loaded) []string {
+	t.Helper()
+	var e *Error
+	if err := l.Err(); err == nil {
+		return nil
+	} else if !errors.As(err, &e) {
+		t.Fatalf("Err is a %T", err)
+	}
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		before, after, ok := strings.Cut(p.String(), string(filepath.Separator)+"outbox.yaml")
+		if ok {
+			before = before[:strings.LastIndexAny(before, `("`)+1] + "outbox.yaml"
+		}
+		lines[i] = before + after
+	}
+	return lines
+}
+
+func TestFlagWinsOverVariableOverFileOverDefault(t *testing.T) {
+	t.Parallel()
+	const file = "relay: {window: 2, read_batch: 2, settle_batch: 2}\nlog: {level: debug}\n"
+	env := map[string]string{"OUTBOX_RELAY_WINDOW": "3", "OUTBOX_RELAY_READ_BATCH": "3", "OUTBOX_LOG_LEVEL": ""}
+	l := load(t, file, env, map[string][]string{"relay.window": {"4"}})
+	if got := problems(t, l); got != nil {
+		t.Fatal(got)
+	}
+	for _, tc := range []struct {
+		key       string
+		got, want any
+	}{
+		{"relay.window, by a flag", l.Relay.Window, 4},
+		{"relay.read_batch, by a variable", l.Relay.ReadBatch, 3},
+		{"relay.settle_batch, by the file", l.Relay.SettleBatch, 2},
+		{"log.level, by the file since the variable is empty", l.Log.Level, slog.LevelDebug},
+		{"relay.memory, by default", l.Relay.Memory, 32 << 20},
+		{"database.schema, by default", l.Database.Schema, "outbox"},
+	} {
+		if tc.got != tc.want {
+			t.Errorf("%s: got %v, want %v", tc.key, tc.got, tc.want)
+		}
+	}
+}
+
+func TestEveryKeyBySourceOfEachKind(t *testing.T) {
+	t.Parallel()
+	const file = `
+database:
+  url: postgres://app:${PASSWORD}@db/shop
+  schema: s
+  table_prefix: p_
+  listen_url: postgres://app@direct/shop
+broker:
+  url: ${SCHEME:-amqp}://mq/
+  exchange: x
+  stream: st
+  subject_prefix: a.b.
+  topology: check
+relay:
+  name: $${me}
+  window: 1_500
+  memory: 64 MiB
+  read_batch: 10
+  settle_batch: 20
+  lease_ttl: 1m30s
+  poll_interval: 250ms
+  drain_timeout: 3s
+  pipelined: [audit.#, "metrics.*"]
+  max_shards: 8
+log: {level: error, format: json}
+`
+	l := load(t, file, map[string]string{"PASSWORD": "geheim: {}"}, nil)
+	if got := problems(t, l); got != nil {
+		t.Fatal(strings.Join(got, "\n"))
+	}
+	got := fmt.Sprintf("%+v %+v %v %d %d %v %v %v %v %d %s %v", l.Database, l.Broker, l.Relay.Name, l.Relay.Window, l.Relay.Memory,
+		l.Relay.LeaseTTL, l.Relay.PollInterval, l.Relay.DrainTimeout, l.Relay.Pipelined, l.Relay.MaxShards, l.Log.Level, l.Log.JSON)
+	const want = "{URL:postgres://app:geheim: {}@db/shop ListenURL:postgres://app@direct/shop Schema:s TablePrefix:p_} " +
+		"{URL:amqp://mq/ Exchange:x Stream:st SubjectPrefix:a.b. CheckOnly:true} " +
+		"${me} 1500 67108864 1m30s 250ms 3s [audit.# metrics.*] 8 ERROR true"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	for _, k := range Keys {
+		if !l.IsSet(k.Name) {
+			t.Errorf("%s is in the file but not set: this test lacks it, or it is not read", k.Name)
+		}
+	}
+}
+
+func TestListByVariableAndRepeatedFlag(t *testing.T) {
+	t.Parallel()
+	l := load(t, "", map[string]string{"OUTBOX_RELAY_PIPELINED": "a.#, b.*"}, nil)
+	if want := []string{"a.#", "b.*"}; !slices.Equal(l.Relay.Pipelined, want) {
+		t.Errorf("by a variable: got %q, want %q", l.Relay.Pipelined, want)
+	}
+	l = load(t, "", nil, map[string][]string{"relay.pipelined": {"a.#", "b.*,c"}})
+	if want := []string{"a.#", "b.*", "c"}; !slices.Equal(l.Relay.Pipelined, want) {
+		t.Errorf("by flags: got %q, want %q", l.Relay.Pipelined, want)
+	}
+}
+
+func TestAllProblemsAtOnce(t *testing.T) {
+	t.Parallel()
+	const file = `databse: {url: x}
+database:
+  shema: s
+  url: postgres://${NOBODY}@h/
+relay:
+  widnow: 5
+  window: many
+  window: 6
+  memory: 10
+  lease-ttl: 1s
+  pipelined: [a..b]
+broker: amqp://x/
+log:
+  level: wrn
+  format: [text, json]
+topology: check
+`
+	l := load(t, file, map[string]string{"OUTBOX_RELAY_READ_BATCH": "0"}, map[string][]string{"relay.poll_interval": {"5"}})
+	l.Require("database.url", "broker.url")
+	want := []string{
+		`databse (outbox.yaml:1): is not a key; did you mean database?`,
+		`database.shema (outbox.yaml:3): is not a key; did you mean database.schema?`,
+		`relay.widnow (outbox.yaml:6): is not a key; did you mean relay.window?`,
+		`relay.lease-ttl (outbox.yaml:10): is not a key; did you mean relay.lease_ttl?`,
+		`broker (outbox.yaml:12): must have keys below it: url, exchange, stream, subject_prefix, topology`,
+		`topology (outbox.yaml:16): is not a key; did you mean broker.topology?`,
+		`database.url (outbox.yaml:4): names the variable NOBODY, which is not set: set it, or write ${NOBODY:-value}`,
+		`broker.url: is not set: give the flag --broker-url, the variable OUTBOX_BROKER_URL or the key in the file; ` +
+			`for example amqp://guest:guest@localhost:5672/`,
+		`relay.window (outbox.yaml:8): is there twice: remove one of them`,
+		`relay.window "many" (outbox.yaml:7): is not a whole number, such as 1000`,
+		`relay.memory "10" (outbox.yaml:9): must be 65536 to 1099511627776`,
+		`relay.read_batch "0" (variable OUTBOX_RELAY_READ_BATCH): must not be zero; leave the key out for the default`,
+		`relay.poll_interval "5" (flag --relay-poll-interval): is not a duration, such as 500ms, 10s or 1m30s`,
+		`relay.pipelined "a..b" (outbox.yaml:11): "a..b", which has an empty word: dots separate words and stand neither first, last nor twice`,
+		`log.level "wrn" (outbox.yaml:14): must be debug, info, warn or error; did you mean warn?`,
+		`log.format (outbox.yaml:15): must be a single value`,
+	}
+	got := problems(t, l)
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestUnreadableFile(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ text, want string }{
+		"not YAML":   {"a: b: c\n", "config"},
+		"a list":     {"- a\n", "must have keys below it: database, broker, relay, log"},
+		"a stray ${": {"relay: {name: '${1'}\n", "has a ${ that does not begin the name of a variable"},
+	} {
+		l := load(t, tc.text, nil, nil)
+		if got := problems(t, l); len(got) != 1 || !strings.Contains(got[0], tc.want) {
+			t.Errorf("%s: got %q, want one with %q", name, got, tc.want)
+		}
+	}
+	l := Load(Sources{File: filepath.Join(t.TempDir(), "outbox.yaml"), FileOrigin: "variable OUTBOX_CONFIG"})
+	want := []string{`config "outbox.yaml" (variable OUTBOX_CONFIG): cannot be read: no such file or directory`}
+	if got := problems(t, l); !slices.Equal(got, want) {
+		t.Errorf("missing file: got %q, want %q", got, want)
+	}
+	for _, text := range []string{"---\n", "# nothing\n", "relay:\nlog: {level: }\n"} {
+		if got := problems(t, load(t, text, nil, nil)); got != nil {
+			t.Errorf("%q: got %q, want no problem", text, got)
+		}
+	}
+}
+
+func TestRedactHidesSecrets(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"postgres://app@db/shop":                          "postgres://app@db/shop",
+		"postgres://app:geheim@db:5432/shop?sslmode=off":  "postgres://app:xxxxx@db:5432/shop?sslmode=off",
+		"postgres://app:ge/h@e:im@db/shop":                "postgres://app:xxxxx@db/shop",
+		"postgres://app:geheim@a:1,b:2/shop":              "postgres://app:xxxxx@a:1,b:2/shop",
+		"postgres://db/shop?user=app&password=geheim&a=b": "postgres://db/shop?user=app&password=xxxxx&a=b",
+		"postgres://db/shop?sslpassword=geheim":           "postgres://db/shop?sslpassword=xxxxx",
+		"postgres://:geheim@db/":                          "postgres://:xxxxx@db/",
+		"host=db password=geheim":                         "xxxxx",
+		"geheim@db":                                       "xxxxx",
+		"amqps://u:geheim@mq/v?password=geheim":           "amqps://u:xxxxx@mq/v?password=xxxxx",
+		"nats://geheim@n:4222":                            "nats://xxxxx@n:4222",
+		"nats://a:geheim@n1,nats://b:geheim@n2":           "nats://a:xxxxx@n2",
+		"sqlite:/var/lib/shop.db":                         "sqlite:/var/lib/shop.db",
+		"stdout:":                                         "stdout:",
+		"ftp://u:geheim@h":                                "ftp://u:xxxxx@h",
+		"amqp://us/er@x:geheim@h/":                        "amqp://xxxxx@h/",
+	} {
+		if got := Redact(in); got != want {
+			t.Errorf("Redact(%q) is %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestProblemsShowNoSecret(t *testing.T) {
+	t.Parallel()
+	l := load(t, "database: {url: 'mysql://u:${PW}@h/d'}\n", map[string]string{
+		"PW": "geheim", "OUTBOX_BROKER_URL": "amqp://u:geheim%zz@h/",
+	}, map[string][]string{"database.listen_url": {"host=h password=geheim"}})
+	for _, key := range []string{"database.url", "broker.url", "database.listen_url"} {
+		l.Fault(key, "is wrong")
+	}
+	got := strings.Join(problems(t, l), "\n")
+	if strings.Contains(got, "geheim") {
+		t.Errorf("a password is shown:\n%s", got)
+	}
+	const url = "postgres://u:ge%68eim@h/d"
+	if got := Scrub("cannot connect to "+url+": password geheim is wrong", url); strings.Contains(got, "eheim") {
+		t.Errorf("Scrub leaves %q", got)
+	}
+}
+
+func TestSizes(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{
+		"0": 0, "65536": 65536, "64KiB": 65536, "32MiB": 32 << 20, "32 MiB": 32 << 20, "1GiB": 1 << 30,
+		"500KB": 500_000, "2MB": 2_000_000, "1GB": 1_000_000_000, "70000B": 70_000,
+	} {
+		if got, err := parseSize(text); err != nil || got != want {
+			t.Errorf("parseSize(%q) is %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "MiB", "-1", "1.5MiB", "1TiB", "99999999999GiB", "32mib"} {
+		if got, err := parseSize(text); err == nil {
+			t.Errorf("parseSize(%q) is %d, want an error", text, got)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	t.Parallel()
+	words := []string{"window", "memory", "read_batch", "name"}
+	for have, want := range map[string]string{
+		"windwo": "window", "windows": "window", "readbatch": "read_batch", "nmae": "name", "Memory": "memory", "zebra": "", "x": "",
+	} {
+		if got := nearest(have, words); got != want {
+			t.Errorf("nearest(%q) is %q, want %q", have, got, want)
+		}
+	}
+}
+
+// The flags of each key show the relay's own default, which a zero stands for.
+func TestShownDefaultsAreTheRelaysOwn(t *testing.T) {
+	t.Parallel()
+	c := load(t, "", nil, nil).Relay
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	if c.Window != 1000 || c.LeaseTTL != 10*time.Second || c.DrainTimeout != 10*time.Second || c.PollInterval != time.Second {
+		t.Errorf("got %+v", c)
+	}
+}
