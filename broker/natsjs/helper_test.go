@@ -124,3 +124,13 @@ func wantError(tb testing.TB, err error, parts ...string) {
 		}
 	}
 }
+
+// await waits for ch, and says what there is instead if that takes too long.
+func await(tb testing.TB, ch <-chan struct{}, instead func() string) {
+	tb.Helper()
+	select {
+	case <-ch:
+	case <-time.After(patience):
+		tb.Fatalf("waited %s in vain: %s", patience, instead())
+	}
+}
