@@ -205,8 +205,8 @@ func readCursorsMeet[Tx any](e *env[Tx]) {
 	_, ahead := e.readAll(e.from(store.Cursor{}))
 
 	only, except, all := e.from(behind), e.from(ahead), e.from(behind)
-	only.Only = &store.Key{Key: events[1].Key}
-	except.Except = []store.Key{{Key: events[1].Key}}
+	only.Only = &store.Key{Key: events[10].Key} // it has rows behind both
+	except.Except = []store.Key{{Key: events[10].Key}}
 	requests := []store.ReadRequest{only, except, all, e.from(store.Cursor{})}
 	var pages []store.Page
 	for range 1000 {
