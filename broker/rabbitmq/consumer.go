@@ -134,7 +134,7 @@ func (c *consumer) serve(ctx context.Context, d *delivery) error {
 	c.giveBack(d)
 	select {
 	case <-c.unsettled.none():
-	case _ = <-d.closed: // the subscription ends all the same
+	case <-d.closed: //nolint:errcheck // why it was lost does not matter at the end
 	case <-c.closed:
 	}
 	return nil

@@ -145,6 +145,30 @@ func TestLossAnswersAllThenRefusesAtOnce(t *testing.T) {
 	wantErr(t, publishOne(t, p, testMessages("a", 1)[0]), outbox.ErrUnavailable)
 }
 
+// A message that Publish still reads is not answered, since its owner may reuse it then.
+func TestNoAnswerWhileTheMessageIsWritten(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	proxy := testenv.NewProxy(t, server.Addr())
+	p := newPublisher(t, via(t, server.NewVHost(t), proxy), &PublisherConfig{Connection: quick, Unroutable: Accept})
+	if err := publishOne(t, p, testMessages("a", 1)[0]); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Stall()
+	answered := make(chan error, 1)
+	p.Publish(context.Background(), testMessages("a", 1)[0], func(err error) { answered <- err })
+	p.writing.Lock() // as Publish does
+	proxy.Cut()
+	select {
+	case err := <-answered:
+		p.writing.Unlock()
+		t.Fatalf("answered %v too early", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	p.writing.Unlock()
+	wantErr(t, <-answered, outbox.ErrUnavailable)
+}
+
 func TestBrokerThatComesLater(t *testing.T) {
 	t.Parallel()
 	server := testenv.RabbitMQ(t)
@@ -164,26 +188,36 @@ func TestBrokerThatComesLater(t *testing.T) {
 
 func TestConfirmTimeoutEndsTheConnection(t *testing.T) {
 	t.Parallel()
-	server := testenv.RabbitMQ(t)
-	proxy := testenv.NewProxy(t, server.Addr())
-	p := newPublisher(t, via(t, server.NewVHost(t), proxy), &PublisherConfig{
-		Connection: quick, Unroutable: Accept, ConfirmTimeout: 300 * time.Millisecond,
-	})
-	if err := publishOne(t, p, testMessages("a", 1)[0]); err != nil {
-		t.Fatal(err)
-	}
-	proxy.Stall()
-	// Enough to fill all buffers on the way: Publish is stuck in writing.
-	msgs := testMessages("a", 200)
-	for _, m := range msgs {
-		m.Payload = make([]byte, 100_000)
-	}
-	for _, o := range publishAsync(t, p, 1000, msgs) {
-		wantErr(t, o.err, outbox.ErrUnavailable)
-	}
-	proxy.Resume()
-	if failed := publishAgain(t, p, testMessages("a", 10)); failed != nil {
-		t.Fatal(failed)
+	patient := quick
+	patient.Heartbeat = 10 * time.Minute
+	// What is sent fills all buffers on the way, so that Publish is stuck in writing.
+	for name, fill := range map[string]func(*outbox.Message){
+		"payloads": func(m *outbox.Message) { m.Payload = make([]byte, 100_000) },
+		"headers":  func(m *outbox.Message) { m.Headers = map[string]string{"x": strings.Repeat("v", 100_000)} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testenv.RabbitMQ(t)
+			proxy := testenv.NewProxy(t, server.Addr())
+			p := newPublisher(t, via(t, server.NewVHost(t), proxy), &PublisherConfig{
+				Connection: patient, Unroutable: Accept, ConfirmTimeout: 300 * time.Millisecond,
+			})
+			if err := publishOne(t, p, testMessages("a", 1)[0]); err != nil {
+				t.Fatal(err)
+			}
+			proxy.Stall()
+			msgs := testMessages("a", 200)
+			for _, m := range msgs {
+				fill(m)
+			}
+			for _, o := range publishAsync(t, p, 1000, msgs) {
+				wantErr(t, o.err, outbox.ErrUnavailable)
+			}
+			proxy.Resume()
+			if failed := publishAgain(t, p, testMessages("a", 10)); failed != nil {
+				t.Fatal(failed)
+			}
+		})
 	}
 }
 
