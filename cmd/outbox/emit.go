@@ -48,7 +48,6 @@ stored byte for byte.`,
 	flags.StringVar(&f.data, "data", "", "payload")
 	flags.StringVar(&f.file, "file", "", "`file` with the payload")
 	keys := a.keyFlags(flags, true, "database", "log").withFile()
-	cmd.MarkFlagsMutuallyExclusive("data", "file")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		l := keys.load()
 		wire.CheckDatabase(l)
@@ -69,6 +68,9 @@ func (f *emitFlags) readPayload(l *config.Loaded, given bool, stdin io.Reader) {
 	var err error
 	where := config.Problem{Key: "--data"}
 	switch {
+	case given && f.file != "":
+		l.Add(config.Problem{Key: "--file", Value: f.file, Reason: "is given beside --data: leave out one of them"})
+		return
 	case given:
 		payload = []byte(f.data)
 	case f.file != "":
