@@ -164,10 +164,13 @@ func testEndGivesBackTheRest(e *env) {
 		}
 	}))
 	c.waitReady()
+	other := e.subscribe(subscription("other", n+1, "#"))
 	p.publish(messages("rest.this", n)...)
+	other.handle(n)
 	first := wait(e, in, "the first message")
 	c.cancel()
 	close(release)
+	other.nothingBut(p, "other.fence") // gives the second message the time to come
 	e.settle(first, outbox.Ack)
 	c.stop()
 	mu.Lock()

@@ -107,7 +107,6 @@ func (c *consumer) close() {
 	defer c.broker.mu.Unlock()
 	delete(c.queue.consumers, c)
 	delete(c.broker.consumers, c)
-	c.giveBack()
 }
 
 // step tells what to do next: establish, pass a message on, or wait.
