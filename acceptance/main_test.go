@@ -18,7 +18,12 @@ import (
 	"github.com/outbox-go/outbox/store/pgxstore"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) {
+	if childMain() {
+		return
+	}
+	testenv.Main(m)
+}
 
 func must(t testing.TB, err error) {
 	t.Helper()

@@ -1,0 +1,149 @@
+package acceptance
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/outbox-go/outbox/relay"
+)
+
+// childVariable makes the test binary another program: what a test kills must be a
+// process of its own.
+const childVariable = "OUTBOX_TEST_CHILD"
+
+// childConfig says what a child process is to be: a relay or a NATS server.
+type childConfig struct {
+	Database string        // of a relay
+	Broker   string        // of a relay
+	Relay    *relay.Config // of a relay, without Logger and Hooks
+	Store    string        // of a NATS server: the folder
+	Port     int           // of a NATS server
+}
+
+// childMain reports whether this process is a child, when it has done its work.
+func childMain() bool {
+	text := os.Getenv(childVariable)
+	if text == "" {
+		return false
+	}
+	var c childConfig
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		panic(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent, or as told
+		cancel()
+	}()
+	run := c.runRelay
+	if c.Store != "" {
+		run = c.runNATS
+	}
+	if err := run(ctx); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	return true
+}
+
+func (c *childConfig) runRelay(ctx context.Context) (err error) {
+	s, closeStore, err := openStore(c.Database)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
+	p, err := openPublisher(c.Broker)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	c.Relay.Logger = quiet()
+	r := relay.New(s, p, c.Relay)
+	fmt.Println("started")
+	return r.Run(ctx)
+}
+
+func (c *childConfig) runNATS(ctx context.Context) error {
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: c.Port, JetStream: true, StoreDir: c.Store, NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		return err
+	}
+	s.Start()
+	if !s.ReadyForConnections(patience) {
+		return errors.New("the NATS server does not come up")
+	}
+	fmt.Println(s.Addr().(*net.TCPAddr).Port)
+	<-ctx.Done()
+	s.Shutdown()
+	s.WaitForShutdown()
+	return nil
+}
+
+// child is a process of ours. It ends with its parent or with the test.
+type child struct {
+	t     testing.TB
+	cmd   *exec.Cmd
+	stdin io.Closer
+	line  string // the first that it printed: it is ready
+	once  sync.Once
+	ended error
+}
+
+func startChild(t testing.TB, c *childConfig) *child {
+	t.Helper()
+	text, err := json.Marshal(c)
+	must(t, err)
+	program, err := os.Executable()
+	must(t, err)
+	p := &child{t: t, cmd: exec.Command(program)}
+	p.cmd.Env = append(os.Environ(), childVariable+"="+string(text))
+	p.cmd.Stderr = os.Stderr
+	p.stdin, err = p.cmd.StdinPipe()
+	must(t, err)
+	out, err := p.cmd.StdoutPipe()
+	must(t, err)
+	must(t, p.cmd.Start())
+	t.Cleanup(p.kill)
+	scanner := bufio.NewScanner(out)
+	if !scanner.Scan() {
+		t.Fatalf("the child process ended while it started: %v", p.cmd.Wait())
+	}
+	p.line = scanner.Text()
+	return p
+}
+
+// kill ends the process by SIGKILL and waits until it is gone.
+func (p *child) kill() {
+	p.once.Do(func() {
+		_ = p.cmd.Process.Kill()
+		p.ended = p.cmd.Wait()
+	})
+}
+
+// stop has the process end in order.
+func (p *child) stop() {
+	p.t.Helper()
+	p.once.Do(func() {
+		_ = p.stdin.Close()
+		late := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
+		p.ended = p.cmd.Wait()
+		late.Stop()
+	})
+	if p.ended != nil {
+		p.t.Fatalf("child process: %v", p.ended)
+	}
+}
