@@ -39,7 +39,10 @@ func follow(t *testing.T, s *pgxstore.Store) *follower {
 // read reads until there is nothing more.
 func (f *follower) read() {
 	f.t.Helper()
-	for more := true; more; {
+	for n, more := 0, true; more; n++ {
+		if n == 10_000 {
+			f.t.Fatal("the reader never comes to an end")
+		}
 		pages, err := f.store.Read(f.t.Context(), f.request())
 		must(f.t, err)
 		for _, row := range pages[0].Rows {

@@ -1,9 +1,10 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,7 +57,8 @@ func (c *Core) Settle(ctx context.Context, refs []store.Ref) error {
 	}
 	// One order for all relays, so that two that settle the same rows, after a
 	// take-over, do not lock them crosswise.
-	sort.Slice(refs, func(i, j int) bool { return refs[i].Position < refs[j].Position })
+	refs = slices.Clone(refs)
+	slices.SortFunc(refs, func(a, b store.Ref) int { return cmp.Compare(a.Position, b.Position) })
 	var positions, ids strings.Builder
 	positions.Grow(len(refs) * 10)
 	ids.Grow(len(refs) * 38)
