@@ -39,7 +39,8 @@ func (r *run) leaseLoop(ctx context.Context) {
 }
 
 func (r *run) claim(ctx context.Context) (store.Claim, error) {
-	ctx, cancel := context.WithTimeout(ctx, min(opTimeout, r.config.LeaseTTL))
+	// One that hangs leaves time for another before the lease ends.
+	ctx, cancel := context.WithTimeout(ctx, min(opTimeout, r.config.LeaseTTL/3))
 	defer cancel()
 	released := r.queue.releasable()
 	// The lease runs from when the database answers; counted from before the

@@ -45,7 +45,7 @@ func (r *run) publishLoop(ctx context.Context) {
 // may have been stopped for any time at any place.
 func (r *run) publish(ctx context.Context, batch []*item) {
 	for i, it := range batch {
-		if !r.queue.valid() || ctx.Err() != nil {
+		if !r.queue.mayPublish(it) || ctx.Err() != nil {
 			r.queue.unsend(batch[i:])
 			return
 		}

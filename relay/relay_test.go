@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,6 +26,7 @@ type bench struct {
 	outbox *outbox.Outbox[*memstore.Tx]
 	broker *membroker.Broker
 	next   map[string]int
+	extra  int // bytes more of each payload
 }
 
 func newBench(t *testing.T) *bench {
@@ -42,14 +44,53 @@ func (b *bench) emit(n, keys int) {
 	}
 }
 
-func (b *bench) emitKey(topic, key string) {
+func (b *bench) emitKey(topic, key string) { b.emitKeys(topic, key) }
+
+// emitKeys emits one message of each of keys in one transaction.
+func (b *bench) emitKeys(topic string, keys ...string) {
 	b.t.Helper()
-	b.next[key]++
-	err := b.outbox.InTx(b.t.Context(), func(tx *memstore.Tx) error {
-		return b.outbox.Emit(b.t.Context(), tx, outbox.Event{Topic: topic, Key: key, Payload: b.next[key]})
-	})
+	b.commit(b.begin(topic, keys...))
+}
+
+// begin emits one message of each of keys in a transaction that stays open.
+func (b *bench) begin(topic string, keys ...string) *memstore.Tx {
+	b.t.Helper()
+	events := make([]outbox.Event, len(keys))
+	for i, key := range keys {
+		b.next[key]++
+		payload := strconv.AppendInt(make([]byte, 0, 8+b.extra), int64(b.next[key]), 10)
+		if b.extra > 0 {
+			payload = append(append(payload, ' '), make([]byte, b.extra)...)
+		}
+		events[i] = outbox.Event{Topic: topic, Key: key, Payload: payload}
+	}
+	tx, err := b.store.Begin(b.t.Context())
+	if err == nil {
+		err = b.outbox.Emit(b.t.Context(), tx, events...)
+	}
 	if err != nil {
 		b.t.Fatal(err)
+	}
+	return tx
+}
+
+func (b *bench) commit(tx *memstore.Tx) {
+	b.t.Helper()
+	if err := tx.Commit(); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// emitMany emits n messages, spread over keys, a thousand in a transaction.
+func (b *bench) emitMany(n, keys int) {
+	b.t.Helper()
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprint("k", i%keys))
+		if len(names) == 1000 || i == n-1 {
+			b.emitKeys("t", names...)
+			names = names[:0]
+		}
 	}
 }
 
@@ -59,16 +100,22 @@ func (b *bench) start(config *relay.Config) (r *relay.Relay, stop func() error) 
 }
 
 func (b *bench) startWith(p outbox.Publisher, config *relay.Config) (r *relay.Relay, stop func() error) {
+	return b.startOn(b.store, p, config)
+}
+
+func (b *bench) startOn(s relay.Store, p outbox.Publisher, config *relay.Config) (r *relay.Relay, stop func() error) {
 	var c relay.Config
 	if config != nil {
 		c = *config
 	}
 	c.Logger = slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithCancel(b.t.Context())
-	r = relay.New(b.store, p, &c)
+	r = relay.New(s, p, &c)
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	return r, sync.OnceValue(func() error { cancel(); return <-done })
+	stop = sync.OnceValue(func() error { cancel(); return <-done })
+	b.t.Cleanup(func() { _ = stop() })
+	return r, stop
 }
 
 // delivered returns what the broker holds: for each key the numbers in order.

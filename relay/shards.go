@@ -141,9 +141,10 @@ func (q *queue) suspend() {
 	q.leaseWake.set()
 }
 
-// valid tells whether the leases still hold by the local clock.
-func (q *queue) valid() bool {
+// mayPublish tells whether the leases still hold by the local clock and the shard
+// of a message that was taken is not known to be lost or asked back meanwhile.
+func (q *queue) mayPublish(it *item) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return time.Now().Before(q.deadline)
+	return !it.void() && time.Now().Before(q.deadline)
 }
