@@ -4,19 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
 const (
-	// coalesce is how long commits are gathered before one notification tells of
-	// them all.
-	coalesce = 2 * time.Millisecond
-
-	notifyTimeout = 5 * time.Second
-
 	// listenCheck is how often a silent listening connection is asked whether it
 	// is still there.
 	listenCheck   = 10 * time.Second
@@ -28,7 +21,7 @@ const (
 
 // Wake tells the relays, those of this process at once and the others by a
 // notification, that messages were committed. It does not wait.
-func (s *Store) Wake() { s.notifier.wake() }
+func (s *Store) Wake() { s.notifier.Wake() }
 
 func (s *Store) notify(ctx context.Context) {
 	if _, err := s.pool.Exec(ctx, `SELECT pg_notify($1, '')`, s.names.Channel); err != nil {
@@ -36,87 +29,11 @@ func (s *Store) notify(ctx context.Context) {
 	}
 }
 
-// notifier gathers wake-ups: local listeners are told at once, the database a
-// moment later and once for all that came meanwhile.
-type notifier struct {
-	send func(context.Context)
-
-	mu        sync.Mutex
-	local     map[int]func()
-	nextLocal int
-	pending   bool // a notification is on its way
-	again     bool // and another commit came since it was sent
-	closed    bool
-	running   sync.WaitGroup
-}
-
-func newNotifier(send func(context.Context)) *notifier {
-	return &notifier{send: send, local: map[int]func(){}}
-}
-
-func (n *notifier) wake() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, tell := range n.local {
-		tell()
-	}
-	switch {
-	case n.closed:
-	case n.pending:
-		n.again = true
-	default:
-		n.pending = true
-		n.running.Add(1)
-		go n.run()
-	}
-}
-
-// run sends notifications until no commit came while one was sent.
-func (n *notifier) run() {
-	defer n.running.Done()
-	for {
-		time.Sleep(coalesce)
-		n.mu.Lock()
-		n.again = false
-		n.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), notifyTimeout)
-		n.send(ctx)
-		cancel()
-		n.mu.Lock()
-		if !n.again {
-			n.pending = false
-			n.mu.Unlock()
-			return
-		}
-		n.mu.Unlock()
-	}
-}
-
-func (n *notifier) listen(tell func()) (stop func()) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	id := n.nextLocal
-	n.nextLocal++
-	n.local[id] = tell
-	return func() {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		delete(n.local, id)
-	}
-}
-
-func (n *notifier) close() {
-	n.mu.Lock()
-	n.closed = true
-	n.mu.Unlock()
-	n.running.Wait()
-}
-
 // Listen calls wake for commits in this process, through Wake and InTx, at once,
 // and for those of others when the database notifies. It holds a connection of its
 // own outside the pool, checks it while it is silent, and restores it.
 func (s *Store) Listen(ctx context.Context, wake func()) error {
-	stop := s.notifier.listen(wake)
+	stop := s.notifier.Listen(wake)
 	defer stop()
 	if s.config.NoListen {
 		<-ctx.Done()

@@ -48,7 +48,7 @@ type Store struct {
 	insertOne string
 	insertAll string
 	config    Config
-	notifier  *notifier
+	notifier  *postgres.Notifier
 }
 
 // New returns a store on pool, which stays the caller's to close, after the
@@ -90,21 +90,21 @@ func Open(pool *pgxpool.Pool, config *Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		Core:      postgres.NewCore(&db{pool}, names),
+		Core:      postgres.NewCore(&db{pool}, names, postgres.Notified),
 		pool:      pool,
 		names:     names,
 		insertOne: names.SQL(postgres.InsertOne),
 		insertAll: names.SQL(postgres.InsertMany),
 		config:    c,
 	}
-	s.notifier = newNotifier(s.notify)
+	s.notifier = postgres.NewNotifier(s.notify)
 	return s, nil
 }
 
 // Close sends a notification that is due and stops the store's background work.
 // It leaves the pool open.
 func (s *Store) Close() error {
-	s.notifier.close()
+	s.notifier.Close()
 	return nil
 }
 

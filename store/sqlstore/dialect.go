@@ -7,6 +7,7 @@ import (
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/store"
+	"github.com/outbox-go/outbox/store/internal/postgres"
 	"github.com/outbox-go/outbox/store/sqlstore/internal/sqlite"
 )
 
@@ -17,11 +18,20 @@ const (
 	// SQLite is SQLite 3.42 or later, in a file, with write-ahead logging. See
 	// [SQLiteDSN].
 	SQLite Dialect = iota + 1
+
+	// PostgreSQL is PostgreSQL 13 or later, by any driver: pgx's stdlib package and
+	// lib/pq are known to work. The tables are those of package pgxstore, which is
+	// faster and is notified of commits; a relay on this one polls, from every
+	// millisecond while there is work to five times a second while there is none.
+	PostgreSQL
 )
 
 func (d Dialect) String() string {
-	if d == SQLite {
+	switch d {
+	case SQLite:
 		return "SQLite"
+	case PostgreSQL:
+		return "PostgreSQL"
 	}
 	return fmt.Sprintf("Dialect(%d)", int(d))
 }
@@ -53,6 +63,12 @@ func (d Dialect) backend(db *sql.DB, c *Config) (backend, error) {
 			return nil, err
 		}
 		return sqlite.New(db, names), nil
+	case PostgreSQL:
+		names, err := postgres.NewNames(c.Schema, c.TablePrefix)
+		if err != nil {
+			return nil, err
+		}
+		return newPostgres(db, names), nil
 	}
 	return nil, fmt.Errorf("dialect %v is unknown: use one of this package's constants", d)
 }
@@ -69,6 +85,12 @@ func MigrationSQL(d Dialect, config *Config) (string, error) {
 			return "", err
 		}
 		return sqlite.MigrationSQL(names)
+	case PostgreSQL:
+		names, err := postgres.NewNames(c.Schema, c.TablePrefix)
+		if err != nil {
+			return "", err
+		}
+		return postgres.MigrationSQL(names)
 	}
 	return "", fmt.Errorf("dialect %v is unknown: use one of this package's constants", d)
 }

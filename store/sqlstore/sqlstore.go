@@ -22,15 +22,19 @@ import (
 	"github.com/outbox-go/outbox/store/sqlstore/internal/sqlite"
 )
 
-// DefaultTablePrefix is the table prefix unless [Config] has another.
+// DefaultTablePrefix is the table prefix on SQLite unless [Config] has another.
 const DefaultTablePrefix = sqlite.DefaultPrefix // "outbox_"
 
 // Config changes the defaults of [New].
 type Config struct {
+	// Schema holds the tables and functions on PostgreSQL. Defaults to "outbox"; at
+	// most 63 bytes. SQLite has none.
+	Schema string
+
 	// TablePrefix goes before the name of each table: message, lease, relay and
-	// migration. Defaults to "outbox_"; at most 32 bytes. It is quoted, so that any
-	// characters will do. With different prefixes, several outboxes share a
-	// database.
+	// migration. Defaults to "outbox_" on SQLite and to none on PostgreSQL; at most
+	// 32 bytes. Both names are quoted, so that any characters will do. With
+	// different ones, several outboxes share a database.
 	TablePrefix string
 }
 
@@ -93,7 +97,7 @@ func (s *Store) InTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
 // were committed.
 func (s *Store) Wake() { s.backend.Wake() }
 
-// Shards returns the number of shards: 1 on SQLite.
+// Shards returns the number of shards: 1 on SQLite, 64 on PostgreSQL.
 func (s *Store) Shards() int { return s.backend.Shards() }
 
 // Check returns a [*store.MissingError] that lists all that the database lacks:
@@ -131,5 +135,6 @@ func (s *Store) Fail(ctx context.Context, failures []store.Failure) error {
 // process tells of, by InTx or Wake on the same *sql.DB, are known at once. For all
 // others it looks whether there is a new position, every 10 milliseconds while
 // there are some and every 40 when it is quiet, on a connection of its own unless
-// the pool is limited to one.
+// the pool is limited to one. On PostgreSQL it returns [store.ErrPollOnly]:
+// database/sql has no notifications.
 func (s *Store) Listen(ctx context.Context, wake func()) error { return s.backend.Listen(ctx, wake) }

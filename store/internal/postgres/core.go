@@ -20,6 +20,7 @@ const Shards = 64
 type Core struct {
 	db    DB
 	names *Names
+	wakes Wakes
 
 	readTail, readPage, freeze, newIncarnation string
 	settle, failLock, fail                     string
@@ -27,9 +28,19 @@ type Core struct {
 	armLock, armMark, armSet, armNext          string
 }
 
+// Wakes says how a store's relays learn of commits.
+type Wakes int
+
+const (
+	// Notified relays listen; while one of them is idle, commits notify.
+	Notified Wakes = iota
+	// Polling relays never need a commit to notify.
+	Polling
+)
+
 // NewCore returns a Core; it connects to nothing.
-func NewCore(db DB, names *Names) *Core {
-	c := &Core{db: db, names: names}
+func NewCore(db DB, names *Names, wakes Wakes) *Core {
+	c := &Core{db: db, names: names, wakes: wakes}
 	c.readTail = names.SQL(readTailSQL)
 	c.readPage = names.SQL(readPageSQL)
 	c.freeze = names.SQL(freezeSQL)

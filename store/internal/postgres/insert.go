@@ -1,7 +1,9 @@
 package postgres
 
 import (
+	"encoding/hex"
 	"encoding/json"
+	"time"
 
 	"github.com/outbox-go/outbox"
 )
@@ -34,4 +36,32 @@ func Payload(m *outbox.Message) []byte {
 		return []byte{}
 	}
 	return m.Payload
+}
+
+// ArrayArgs returns the parameters of [InsertMany] as array literals, for drivers
+// that know no arrays.
+func ArrayArgs(msgs []outbox.Message) ([]any, error) {
+	const columns = 10
+	lists := make([][]string, columns)
+	for c := range lists {
+		lists[c] = make([]string, len(msgs))
+	}
+	for i := range msgs {
+		m := &msgs[i]
+		headers, err := Headers(m)
+		if err != nil {
+			return nil, err
+		}
+		for c, value := range [columns]string{
+			m.ID, m.Topic, m.Key, m.Tenant, m.Type, m.Version, m.ContentType, headers,
+			`\x` + hex.EncodeToString(m.Payload), m.CreatedAt.Format(time.RFC3339Nano),
+		} {
+			lists[c][i] = quoteElement(value)
+		}
+	}
+	args := make([]any, columns)
+	for c := range lists {
+		args[c] = array(lists[c])
+	}
+	return args, nil
 }

@@ -16,8 +16,8 @@ type claimSQL struct {
 
 func newClaimSQL(n *Names) claimSQL {
 	return claimSQL{
-		join: n.SQL(`INSERT INTO {relay} AS r (id, name, most, expires_at)
-VALUES ($1, $2, $4, clock_timestamp() + $3::bigint * interval '1 microsecond')
+		join: n.SQL(`INSERT INTO {relay} AS r (id, name, most, busy, expires_at)
+VALUES ($1, $2, $4, $5, clock_timestamp() + $3::bigint * interval '1 microsecond')
 ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, most = excluded.most`),
 
 		forget: n.SQL(`DELETE FROM {relay} WHERE id IN (
@@ -69,7 +69,7 @@ func (c *Core) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, er
 
 func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, claim *store.Claim) error {
 	ttl := micros(r.TTL)
-	if err := q.Exec(ctx, c.claim.join, r.Owner, r.Name, ttl, int64(max(r.Most, 0))); err != nil {
+	if err := q.Exec(ctx, c.claim.join, r.Owner, r.Name, ttl, int64(max(r.Most, 0)), c.wakes == Polling); err != nil {
 		return err
 	}
 	if err := q.Exec(ctx, c.claim.forget); err != nil {
@@ -91,6 +91,12 @@ func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, cla
 	}
 	if err := q.Exec(ctx, c.claim.acquire, r.Owner, ttl, int64(claim.Target)); err != nil {
 		return err
+	}
+	if c.wakes == Polling {
+		var state int64
+		if _, err := queryRow(ctx, q, c.armSet, []any{false}, &state); err != nil {
+			return err
+		}
 	}
 	return c.held(ctx, q, r.Owner, claim)
 }

@@ -62,7 +62,7 @@ func (c *Core) Read(ctx context.Context, requests ...store.ReadRequest) ([]store
 		err = c.db.InTx(ctx, OneSnapshot, func(q Querier) error {
 			for i, r := range requests {
 				var err error
-				if pages[i], err = c.read(ctx, scanIn(q), r); err != nil {
+				if pages[i], err = c.read(ctx, ScanIn(q), r); err != nil {
 					return err
 				}
 			}
@@ -75,10 +75,11 @@ func (c *Core) Read(ctx context.Context, requests ...store.ReadRequest) ([]store
 	return pages, nil
 }
 
-type scanFunc func(ctx context.Context, sql string, args []any, fn func(Rows) error) error
+// ScanFunc is the form of DB.Scan.
+type ScanFunc func(ctx context.Context, sql string, args []any, fn func(Rows) error) error
 
-// scanIn runs a query with sequential scans off in a transaction that is open.
-func scanIn(q Querier) scanFunc {
+// ScanIn runs a query with sequential scans off in a transaction that is open.
+func ScanIn(q Querier) ScanFunc {
 	return func(ctx context.Context, sql string, args []any, fn func(Rows) error) error {
 		if err := q.Exec(ctx, SettingsSQL); err != nil {
 			return err
@@ -109,7 +110,7 @@ func (c *Core) startAll(ctx context.Context, requests []store.ReadRequest) error
 	return nil
 }
 
-func (c *Core) read(ctx context.Context, scan scanFunc, r store.ReadRequest) (store.Page, error) {
+func (c *Core) read(ctx context.Context, scan ScanFunc, r store.ReadRequest) (store.Page, error) {
 	seen, err := openSnapshot(r.Cursor.Seen)
 	if err != nil {
 		return store.Page{}, err
