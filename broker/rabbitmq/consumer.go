@@ -158,11 +158,8 @@ func (c *consumer) giveBack(d *delivery) {
 // reason tells why there are no more messages.
 func (d *delivery) reason() error {
 	select {
-	case err, ok := <-d.closed:
-		if ok {
-			return err
-		}
-		return errLost
+	case err := <-d.closed:
+		return closeReason(err)
 	default:
 		return errors.New("the broker has cancelled the consumer")
 	}

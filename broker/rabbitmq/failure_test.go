@@ -210,9 +210,11 @@ func TestConfirmTimeoutEndsTheConnection(t *testing.T) {
 			for _, m := range msgs {
 				fill(m)
 			}
-			for _, o := range publishAsync(t, p, 1000, msgs) {
+			outcomes := publishAsync(t, p, 1000, msgs)
+			for _, o := range outcomes {
 				wantErr(t, o.err, outbox.ErrUnavailable)
 			}
+			wantErr(t, outcomes[0].err, errConfirmTimeout)
 			proxy.Resume()
 			if failed := publishAgain(t, p, testMessages("a", 10)); failed != nil {
 				t.Fatal(failed)

@@ -111,7 +111,7 @@ func (p *Publisher) serve(ctx context.Context, s *session) error {
 		select {
 		case c, ok := <-s.confirms:
 			if !ok {
-				return s.reason()
+				return closeReason(<-s.closed)
 			}
 			if err := p.confirmed(s, c); err != nil {
 				return err
@@ -132,12 +132,15 @@ func (p *Publisher) serve(ctx context.Context, s *session) error {
 	}
 }
 
-// reason tells why the channel was closed.
-func (s *session) reason() error {
-	if err, ok := <-s.closed; ok {
-		return err
+// closeReason tells why a channel was closed; err is nil if it was closed in order.
+func closeReason(err *amqp.Error) error {
+	switch {
+	case err == nil:
+		return errLost
+	case err.Server:
+		return fmt.Errorf("rabbitmq: closed by the broker: %w", err)
 	}
-	return errLost
+	return fmt.Errorf("%w: %s", errLost, err.Reason)
 }
 
 func (p *Publisher) setBlocked(b amqp.Blocking) {
