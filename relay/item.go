@@ -8,15 +8,16 @@ import (
 
 // item is a message that was read and is not yet settled.
 type item struct {
-	row   store.Row
-	shard *shard
-	gen   int       // of the shard, when it was read: void if the shard has another
-	key   *keyQueue // nil for a message without order
-	epoch *epoch
-	size  int
-	due   time.Time // not to be sent before; zero for at once
-	sent  time.Time
-	state itemState
+	row    store.Row
+	shard  *shard
+	gen    int       // of the shard, when it was read: void if the shard has another
+	key    *keyQueue // nil for a message without order
+	epoch  *epoch
+	size   int
+	due    time.Time // not to be sent before; zero for at once
+	sent   time.Time
+	state  itemState
+	queued bool // stands in the ready list or among the timers, though perhaps not the one listed of its key
 }
 
 type itemState uint8

@@ -63,6 +63,11 @@ func (q *queue) list(it *item, first bool) {
 	if it.key != nil {
 		it.key.listed = it
 	}
+	if it.queued {
+		q.publishWake.set()
+		return // from before its key failed
+	}
+	it.queued = true
 	switch {
 	case !it.due.IsZero() && time.Until(it.due) > 0:
 		heap.Push(&q.timers, it)
@@ -114,6 +119,7 @@ func (q *queue) take(items []*item, most int) (taken []*item, wait time.Duration
 		if it == nil {
 			break
 		}
+		it.queued = false
 		if it.void() || it.key != nil && it.key.listed != it {
 			continue // dropped, or put back behind another meanwhile
 		}
