@@ -37,10 +37,13 @@ type database interface {
 type transaction interface {
 	emit(events ...outbox.Event) error
 	exec(query string, args ...any) error
-	number(query string, args ...any) (int, error) // the only column of the only row
+	query(each func(scan scan) error, query string, args ...any) error
 	commit() error
 	rollback() error
 }
+
+// scan takes the columns of a row.
+type scan func(into ...any) error
 
 // businessTables are the same in both dialects. The line's reference is looked at
 // only by the commit, so that a commit can fail.
@@ -136,9 +139,18 @@ func (p *postgresTx) exec(query string, args ...any) error {
 	return err
 }
 
-func (p *postgresTx) number(query string, args ...any) (n int, err error) {
-	err = p.tx.QueryRow(context.Background(), query, args...).Scan(&n)
-	return n, err
+func (p *postgresTx) query(each func(scan scan) error, query string, args ...any) error {
+	rows, err := p.tx.Query(context.Background(), query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 func (p *postgresTx) commit() error   { return p.tx.Commit(context.Background()) }
@@ -192,9 +204,18 @@ func (q *sqliteTx) exec(query string, args ...any) error {
 	return err
 }
 
-func (q *sqliteTx) number(query string, args ...any) (n int, err error) {
-	err = q.tx.QueryRowContext(context.Background(), query, args...).Scan(&n)
-	return n, err
+func (q *sqliteTx) query(each func(scan scan) error, query string, args ...any) error {
+	rows, err := q.tx.QueryContext(context.Background(), query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 func (q *sqliteTx) commit() error   { return q.tx.Commit() }
@@ -255,17 +276,56 @@ func committedOrders(t testing.TB, db database) map[order]bool {
 
 const orderPlaced = "order.placed"
 
-// place writes an order and emits its message. The counter's row is locked until
-// the end of the transaction, so that N is the order of the commits.
-func place(tx transaction, id, key string) error {
-	n, err := tx.number(`INSERT INTO counters (key, n) VALUES ($1, 1)
-		ON CONFLICT (key) DO UPDATE SET n = counters.n + 1 RETURNING n`, key)
+// place writes an order and emits its message.
+func place(tx transaction, id, key string) error { return placeAll(tx, order{ID: id, Key: key}) }
+
+// placeAll writes orders of different keys, and emits their messages with one call.
+// The counters' rows are locked until the end of the transaction, so that N is the
+// order of the commits.
+func placeAll(tx transaction, orders ...order) error {
+	keys := make([]any, len(orders))
+	for i, o := range orders {
+		keys[i] = o.Key
+	}
+	n := map[string]int{}
+	err := tx.query(func(scan scan) error {
+		var key string
+		var count int
+		err := scan(&key, &count)
+		n[key] = count
+		return err
+	}, `INSERT INTO counters (key, n) VALUES `+placeholders(len(orders), "($%d, 1)")+`
+		ON CONFLICT (key) DO UPDATE SET n = counters.n + 1 RETURNING key, n`, keys...)
 	if err != nil {
 		return err
 	}
-	o := order{ID: id, Key: key, N: n}
-	if err := tx.exec(`INSERT INTO orders (id, key, n) VALUES ($1, $2, $3)`, o.ID, o.Key, o.N); err != nil {
+	var values []any
+	events := make([]outbox.Event, len(orders))
+	for i, o := range orders {
+		o.N = n[o.Key]
+		values = append(values, o.ID, o.Key, o.N)
+		events[i] = outbox.Event{Topic: orderPlaced, Key: o.Key, Payload: o}
+	}
+	if err := tx.exec(`INSERT INTO orders (id, key, n) VALUES `+placeholders(len(orders), "($%d, $%d, $%d)"), values...); err != nil {
 		return err
 	}
-	return tx.emit(outbox.Event{Topic: orderPlaced, Key: key, Payload: o})
+	return tx.emit(events...)
+}
+
+// placeholders returns n rows of VALUES with the parameters numbered through.
+func placeholders(n int, row string) string {
+	var b strings.Builder
+	parameter := 0
+	for i := range n {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		numbers := make([]any, strings.Count(row, "%d"))
+		for j := range numbers {
+			parameter++
+			numbers[j] = parameter
+		}
+		fmt.Fprintf(&b, row, numbers...)
+	}
+	return b.String()
 }

@@ -207,8 +207,8 @@ func loseConnection(t *testing.T, p *postgres) {
 	tx, err := p.begin()
 	must(t, err)
 	must(t, place(tx, "lost", "a"))
-	pid, err := tx.number(`SELECT pg_backend_pid()`)
-	must(t, err)
+	var pid int
+	must(t, tx.query(func(scan scan) error { return scan(&pid) }, `SELECT pg_backend_pid()`))
 	execute(t, p, `SELECT pg_terminate_backend($1)`, pid)
 	if err := tx.commit(); err == nil {
 		t.Error("the commit succeeded on a connection that was ended")

@@ -290,32 +290,35 @@ func (s *system) placeOrders(t testing.TB, prefix string, keys, n int) {
 
 func (s *system) tryOrders(prefix string, keys, n int) error {
 	for i := range n {
-		err := s.inTx(func(tx transaction) error {
-			for k := range keys {
-				if err := place(tx, fmt.Sprintf("%s-%d-%d", prefix, k, i), fmt.Sprintf("key-%d", k)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
+		orders := make([]order, keys)
+		for k := range orders {
+			orders[k] = order{ID: fmt.Sprintf("%s-%d-%d", prefix, k, i), Key: fmt.Sprintf("key-%d", k)}
+		}
+		if err := s.inTx(func(tx transaction) error { return placeAll(tx, orders...) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// keepPlacing commits orders, one of each key at a time, until stop is called.
-func (s *system) keepPlacing(t testing.TB, keys int) (stop func()) {
+// keepPlacing commits orders, one of each key at a time, until stop is called. It
+// does not run away from the recorder.
+func (s *system) keepPlacing(t testing.TB, r *recorder, keys int) (stop func()) {
+	const ahead = 10 // orders of each key
 	ended, end := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		for i := 0; ; i++ {
+		for i := 0; ; {
 			select {
 			case <-end:
 				return
 			default:
 			}
+			if i*keys > r.distinct()+ahead*keys {
+				time.Sleep(5 * time.Millisecond)
+				continue
+			}
+			i++
 			if err := s.tryOrders(fmt.Sprint(i), keys, 1); err != nil {
 				t.Error(err)
 				return
