@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/outbox-go/outbox/cmd/outbox/internal/demo"
 	"github.com/outbox-go/outbox/internal/testenv"
 )
 
@@ -209,6 +211,23 @@ func TestDemoCommand(t *testing.T) {
 	call(t, nil, "", "demo", "--messages", "100").want(t, 0, "SQLite to JetStream", "latency, 99 %")
 	// What is known is told also when the time is over.
 	call(t, nil, "", "demo", "--messages", "1000000", "--timeout", "1s", "--json").want(t, exitFailure, "the time is over", `"committed":`)
+}
+
+func TestDemoFailsIfThePromiseIsNotKept(t *testing.T) {
+	t.Parallel()
+	for _, asJSON := range []bool{true, false} {
+		f := demoFlags{json: asJSON}
+		var out bytes.Buffer
+		if err := f.report(&out, "title", &demo.Result{Committed: 1, Duplicates: 1}); err != nil || out.Len() == 0 {
+			t.Errorf("a duplicate is no failure: %v, %s", err, &out)
+		}
+		for _, bad := range []demo.Result{{Lost: 1}, {Phantom: 1}, {OutOfOrder: 1}} {
+			out.Reset()
+			if err := f.report(&out, "title", &bad); err == nil || out.Len() == 0 {
+				t.Errorf("%+v: got %v, want an error, and %q to be the result", bad, err, &out)
+			}
+		}
+	}
 }
 
 func mustJSON(t *testing.T, v any) []byte {

@@ -81,11 +81,16 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags, keys *configFlags) error
 	if result == nil {
 		return err
 	}
+	return errors.Join(err, f.report(a.stdout, o.Title(), result))
+}
+
+// report writes the result. Its error says if that is not what was promised.
+func (f *demoFlags) report(w io.Writer, title string, result *demo.Result) error {
 	if f.json {
-		return errors.Join(err, result.Err(), result.WriteJSON(a.stdout))
+		return errors.Join(result.Err(), result.WriteJSON(w))
 	}
-	fmt.Fprintf(a.stdout, "%s\n\n", o.Title())
-	return errors.Join(err, result.Err(), result.WriteTable(a.stdout))
+	fmt.Fprintf(w, "%s\n\n", title)
+	return errors.Join(result.Err(), result.WriteTable(w))
 }
 
 // checkDemo reports what is wrong with the flags.

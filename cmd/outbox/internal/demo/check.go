@@ -24,9 +24,9 @@ type ledger struct {
 	delivered  map[order]int
 	last       map[string]int64 // by account: the highest counter delivered so far
 	outOfOrder int
-	latencies  []time.Duration
-	first      time.Time // emit
-	latest     time.Time // delivery
+	latencies  []time.Duration // of first deliveries
+	first      time.Time       // emit
+	latest     time.Time       // delivery
 	change     chan struct{}
 }
 
@@ -85,11 +85,12 @@ func (l *ledger) deliver(o order, at time.Time) {
 	}
 }
 
-// count returns how many messages were delivered, repeats not counted.
+// count returns how many of the messages that were to be committed have arrived,
+// repeats not counted.
 func (l *ledger) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.delivered)
+	return len(l.latencies)
 }
 
 // judge compares what was delivered with what was committed.
