@@ -105,7 +105,10 @@ type ReadRequest struct {
 	MaxBytes int
 }
 
-// Page is what a read found, in the order in which it may be sent.
+// Page is what a read found, in the order in which it may be sent. All its rows
+// are of one epoch, so that a reader can go on behind any of them: with the Seen of
+// the cursor it asked with, the Epoch of Page.Cursor (its Seen if it has none) and
+// After the row's position.
 type Page struct {
 	Rows   []Row
 	Cursor Cursor // where the next read goes on

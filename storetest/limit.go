@@ -18,6 +18,7 @@ func limitCases[Tx any]() []testCase[Tx] {
 		{name: "Read/Except", run: readExcept[Tx]},
 		{name: "Read/ExceptManyKeys", run: readExceptMany[Tx]},
 		{name: "Read/PagesOfAFilteredRead", run: readFilteredPages[Tx]},
+		{name: "Read/BehindAnyRow", run: readBehindAnyRow[Tx]},
 	}
 }
 
@@ -192,4 +193,36 @@ func readFilteredPages[Tx any](e *env[Tx]) {
 	only.Only, only.Limit = &slow, 3
 	waited, _ := e.readAll(only)
 	e.wantTopics(waited, where(events[10:], func(k store.Key) bool { return k == slow })...)
+}
+
+// readBehindAnyRow: a reader that gives up the rest of a page reads it again, as it
+// was, with what came later behind it.
+func readBehindAnyRow[Tx any](e *env[Tx]) {
+	events := numbered(30)
+	for i := range events[:20] {
+		e.emit(events[i])
+	}
+	r := e.from(store.Cursor{})
+	for _, limit := range []int{7, 100, 5, 100} {
+		r.Limit = limit
+		page := e.read(r)[0]
+		next := r
+		next.Cursor = page.Cursor
+		rest, _ := e.readAll(next)
+		all := append(topicsOf(page.Rows), topicsOf(rest)...)
+		for i := range page.Rows {
+			behind := r
+			behind.Cursor = store.Cursor{Seen: r.Cursor.Seen, Epoch: page.Cursor.Epoch, After: page.Rows[i].Position}
+			if behind.Cursor.Epoch == "" {
+				behind.Cursor.Epoch = page.Cursor.Seen
+			}
+			rows, _ := e.readAll(behind)
+			e.wantTopics(rows, all[i+1:]...)
+		}
+		r.Cursor = page.Cursor
+		if len(rest) == 0 && limit == 100 && len(events) > 20 {
+			e.emit(events[20:]...)
+			events = events[:20]
+		}
+	}
 }

@@ -181,3 +181,48 @@ func BenchmarkDrain(b *testing.B) {
 	}
 	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
 }
+
+// A reader that goes on behind a row by its position skips none, however many
+// commits there are.
+func TestPageIsSortedByPosition(t *testing.T) {
+	t.Parallel()
+	s := memstore.New(nil)
+	ob := outbox.New(s)
+	emit := func(tx *memstore.Tx) {
+		t.Helper()
+		if err := ob.Emit(t.Context(), tx, outbox.Event{Topic: "t"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	late, err := s.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	emit(late)
+	for range 1500 {
+		if err := ob.InTx(t.Context(), func(tx *memstore.Tx) error { emit(tx); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := late.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	request := store.ReadRequest{Shards: store.FirstShards(64), Limit: 10_000, MaxBytes: 1 << 30}
+	rows := 0
+	for more := true; more; {
+		pages, err := s.Read(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Cursor, more = pages[0].Cursor, pages[0].More
+		rows += len(pages[0].Rows)
+		for i := 1; i < len(pages[0].Rows); i++ {
+			if before, row := pages[0].Rows[i-1], pages[0].Rows[i]; row.Position <= before.Position {
+				t.Fatalf("a page has position %d behind %d", row.Position, before.Position)
+			}
+		}
+	}
+	if rows != 1501 {
+		t.Fatalf("read %d rows, want 1501", rows)
+	}
+}

@@ -29,22 +29,37 @@ func (s *Store) place(c store.Cursor) (place, error) {
 		return place{}, nil
 	}
 	p := place{after: c.After}
-	system, seen, _ := strings.Cut(c.Seen, "/")
-	var errs [2]error
-	p.seen, errs[0] = strconv.ParseUint(seen, 10, 64)
-	if c.Epoch != "" {
-		p.epoch, errs[1] = strconv.ParseUint(c.Epoch, 10, 64)
+	var err error
+	if p.seen, err = s.openSnapshot(c.Seen); err != nil {
+		return place{}, err
 	}
-	if system != s.system || errs != [2]error{} {
-		return place{}, store.ErrCursorVoid
+	if p.epoch, err = s.openSnapshot(c.Epoch); err != nil {
+		return place{}, err
 	}
 	return p, nil
 }
 
+// openSnapshot reads what snapshot wrote; "" is the one before all commits.
+func (s *Store) openSnapshot(text string) (uint64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	system, number, _ := strings.Cut(text, "/")
+	commit, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || system != s.system {
+		return 0, store.ErrCursorVoid
+	}
+	return commit, nil
+}
+
+func (s *Store) snapshot(commit uint64) string {
+	return s.system + "/" + strconv.FormatUint(commit, 10)
+}
+
 func (s *Store) cursor(p place) store.Cursor {
-	c := store.Cursor{Seen: s.system + "/" + strconv.FormatUint(p.seen, 10), After: p.after}
+	c := store.Cursor{Seen: s.snapshot(p.seen), After: p.after}
 	if p.epoch > p.seen {
-		c.Epoch = strconv.FormatUint(p.epoch, 10)
+		c.Epoch = s.snapshot(p.epoch)
 	}
 	return c
 }
@@ -79,8 +94,9 @@ func (s *Store) readPage(p *picker, at place, page *store.Page) {
 			break
 		}
 		at = place{seen: at.epoch}
-		if at.seen >= s.commits {
-			break
+		page.More = at.seen < s.commits
+		if !page.More || len(page.Rows) > 0 {
+			break // the rows of a page are of one epoch
 		}
 	}
 	page.Cursor = s.cursor(at)
