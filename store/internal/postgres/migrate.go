@@ -84,7 +84,8 @@ func Migrate(ctx context.Context, db DB, n *Names) error {
 		return err
 	}
 	return db.InTx(ctx, ReadWrite, func(q Querier) error {
-		lock := "SELECT pg_advisory_xact_lock(hashtextextended(" + Literal("outbox migrate "+n.Qualified("")) + ", 0))"
+		// By the schema, which outboxes with different prefixes create together.
+		lock := "SELECT pg_advisory_xact_lock(hashtextextended(" + Literal("outbox migrate "+n.Schema) + ", 0))"
 		if err := q.Exec(ctx, lock); err != nil {
 			return fmt.Errorf("lock for migration: %w", err)
 		}
