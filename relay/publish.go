@@ -28,16 +28,7 @@ func (r *run) publishLoop(ctx context.Context) {
 				r.config.Logger.Warn("relay could not flush its publisher", "error", err)
 			}
 		}
-		var due <-chan time.Time
-		if wait > 0 {
-			timer.Reset(wait)
-			due = timer.C
-		}
-		select {
-		case <-ctx.Done():
-		case <-r.queue.publishWake:
-		case <-due:
-		}
+		r.queue.publishWake.wait(ctx, timer, wait)
 	}
 }
 

@@ -39,13 +39,7 @@ func (r *run) readLoop(ctx context.Context) {
 		if found.more {
 			continue
 		}
-		wait := r.nextRead(ctx, found)
-		timer.Reset(wait)
-		select {
-		case <-ctx.Done():
-		case <-r.queue.readWake:
-		case <-timer.C:
-		}
+		r.queue.readWake.wait(ctx, timer, r.nextRead(ctx, found))
 	}
 }
 

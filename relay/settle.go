@@ -26,16 +26,7 @@ func (r *run) settleLoop(ctx context.Context) {
 		if len(items) > 0 {
 			continue
 		}
-		var due <-chan time.Time
-		if wait > 0 {
-			timer.Reset(wait)
-			due = timer.C
-		}
-		select {
-		case <-ctx.Done():
-		case <-r.queue.settleWake:
-		case <-due:
-		}
+		r.queue.settleWake.wait(ctx, timer, wait)
 	}
 }
 
