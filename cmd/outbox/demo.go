@@ -75,7 +75,6 @@ func (a *app) runDemo(cmd *cobra.Command, f *demoFlags, keys *configFlags) error
 	}
 	if isTerminal(a.stderr) {
 		o.Progress = a.stderr
-		fmt.Fprintln(a.stderr, o.Title())
 	}
 	result, err := demo.Run(cmd.Context(), o)
 	if result == nil {

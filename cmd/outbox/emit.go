@@ -114,7 +114,7 @@ func (f *emitFlags) check(l *config.Loaded) {
 // addFieldErrors reports the faults in err by the names of the flags.
 func addFieldErrors(l *config.Loaded, err error) {
 	var field *outbox.FieldError
-	if several, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // as errors.Join made it
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, one := range several.Unwrap() {
 			addFieldErrors(l, one)
 		}

@@ -23,7 +23,6 @@ const sameSignal = 100 * time.Millisecond
 
 func main() {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {

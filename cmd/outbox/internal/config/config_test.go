@@ -266,7 +266,7 @@ func TestNearest(t *testing.T) {
 	t.Parallel()
 	words := []string{"window", "memory", "read_batch", "name"}
 	for have, want := range map[string]string{
-		"windwo": "window", "windows": "window", "readbatch": "read_batch", "nmae": "name", "Memory": "memory", "zebra": "", "x": "",
+		"windwo": "window", "windows": "window", "readbatch": "read_batch", "naem": "name", "Memory": "memory", "zebra": "", "x": "",
 	} {
 		if got := nearest(have, words); got != want {
 			t.Errorf("nearest(%q) is %q, want %q", have, got, want)

@@ -75,6 +75,23 @@ func TestPostgresToRabbitMQ(t *testing.T) {
 	}
 }
 
+func TestPostgresToJetStreamOfElsewhere(t *testing.T) {
+	t.Parallel()
+	s, err := startJetStream(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.WaitForShutdown()
+	defer s.Shutdown()
+	runGood(t, Options{
+		Messages: 500, Keys: 10, Relays: 2,
+		DatabaseURL: testenv.Postgres(t).NewDatabase(t), BrokerURL: s.ClientURL(),
+	})
+	if info, err := s.Jsz(nil); err != nil || info.Streams != 0 {
+		t.Errorf("got %+v, %v, want no stream left behind", info, err)
+	}
+}
+
 // A broker that stops in the middle costs duplicates at most.
 func TestSQLiteToRabbitMQThatLosesItsConnections(t *testing.T) {
 	t.Parallel()
@@ -149,6 +166,15 @@ func TestDatabaseOfSomebodyElseIsLeftAlone(t *testing.T) {
 	}
 	if data, err := os.ReadFile(path); string(data) != "precious" {
 		t.Errorf("the file is %q, %v", data, err)
+	}
+}
+
+func TestSQLiteFileOfOnesOwnIsRemoved(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	runGood(t, Options{Messages: 100, Keys: 3, Relays: 1, DatabaseURL: "sqlite:" + filepath.Join(dir, "demo.db")})
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
 	}
 }
 
