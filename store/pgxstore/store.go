@@ -1,5 +1,11 @@
 // Package pgxstore keeps the outbox in PostgreSQL, by jackc/pgx v5. It emits in
 // the caller's pgx.Tx and is drained by a relay. PostgreSQL 13 or later.
+//
+// Programs in other languages emit in the transaction of their business data, by
+// the function or by a plain INSERT, of which only topic and payload are required:
+//
+//	SELECT outbox.emit('user.created', '{"id": 123}', '123')
+//	INSERT INTO outbox.message (topic, key, payload) VALUES ('user.created', '123', convert_to('{"id": 123}', 'UTF8'))
 package pgxstore
 
 import (
