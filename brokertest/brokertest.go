@@ -101,6 +101,7 @@ func cases() []testCase {
 		{name: "Topics", group: testTopics},
 		{name: "QueuesGetCopies", run: testQueuesGetCopies},
 		{name: "MembersShare", run: testMembersShare},
+		{name: "MembersDoNotHoard", run: testMembersDoNotHoard},
 		{name: "TopicsAdd", run: testTopicsAdd},
 		{name: "QueueNames", run: testQueueNames},
 		{name: "InvalidSubscription", run: testInvalidSubscription},

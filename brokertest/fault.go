@@ -155,6 +155,7 @@ func testStalledThenClosed(e *env) {
 	if !e.has(f.Stall != nil, "Stall") {
 		return
 	}
+	e.subscribe(subscription("everything", 10, "#"))
 	p := e.publisher()
 	p.publish(message("before.stall", "before"))
 	e.stall()

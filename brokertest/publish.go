@@ -211,6 +211,7 @@ func testCancelledContext(e *env) {
 }
 
 func testClosedPublisher(e *env) {
+	e.subscribe(subscription("everything", 10, "#"))
 	p := e.publisher()
 	p.publish(message("before.close", ""))
 	p.close()

@@ -108,6 +108,21 @@ func testMembersShare(e *env) {
 	}
 }
 
+// testMembersDoNotHoard: what a member may not pass on yet is there for one that
+// comes later.
+func testMembersDoNotHoard(e *env) {
+	const prefetch = 5
+	p := e.publisher()
+	first := e.subscribe(subscription("shared", prefetch, "#"))
+	p.publish(messages("share.this", 2*prefetch)...)
+	taken := first.take(prefetch)
+	second := e.subscribe(subscription("shared", prefetch, "#"))
+	second.handle(prefetch)
+	for _, r := range taken {
+		e.settle(r, outbox.Ack)
+	}
+}
+
 // testTopicsAdd: a member that starts with other topics, as a new version does
 // while the old one still runs, takes none away.
 func testTopicsAdd(e *env) {
