@@ -34,7 +34,8 @@ type Connection struct {
 
 	// Heartbeat is the interval by which a dead peer is detected: the connection
 	// counts as lost after one and a half of it without a sign of life. Defaults
-	// to 10 s; 1 s to 10 min. The URL's parameter heartbeat wins.
+	// to 10 s; 1 s to 10 min. The URL's parameter heartbeat wins, and the broker's
+	// own interval, 60 s unless configured, if it is shorter.
 	Heartbeat time.Duration
 
 	// DialTimeout bounds connecting, TLS and the AMQP handshake together. Defaults

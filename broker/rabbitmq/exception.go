@@ -11,7 +11,7 @@ import (
 
 // ErrReplay is wrapped, together with [outbox.ErrUnavailable], by the answer to
 // messages that were unanswered when the broker closed the channel because of one
-// of them, it does not say which. Send them again: the publisher takes one at a
+// of them, without saying which. Send them again: the publisher takes one at a
 // time until each of them has been answered, so that the culprit alone is refused.
 var ErrReplay = errors.New("replay one by one: the broker closed the channel because of one of these messages")
 
