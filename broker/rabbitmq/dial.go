@@ -43,13 +43,13 @@ func (e *endpoint) connect(ctx context.Context, setup func(*connection) error) e
 	stop := func() bool { return true }
 	defer func() { stop() }()
 	conn, err := amqp.DialConfig(e.url, e.amqpConfig(func(network, addr string) (net.Conn, error) {
-		dialer := net.Dialer{Timeout: e.config.DialTimeout}
+		dialer := net.Dialer{Deadline: time.Now().Add(e.config.DialTimeout)}
 		conn, err := dialer.DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		// It bounds the handshake; the library lifts it afterwards.
-		_ = conn.SetDeadline(time.Now().Add(e.config.DialTimeout))
+		// It bounds the handshake, too; the library lifts it afterwards.
+		_ = conn.SetDeadline(dialer.Deadline)
 		s = newSocket(conn)
 		stop = context.AfterFunc(ctx, s.breakOff)
 		return s, nil

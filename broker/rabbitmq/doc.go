@@ -20,5 +20,7 @@
 // content-type, CreatedAt the timestamp in seconds and, in full, the header
 // [outbox.HeaderCreatedAt]. The header correlation-id is repeated as property.
 // Key, Tenant and Version are headers by the names that the root package gives.
-// Position, Attempts and LastError do not travel.
+// Headers to which RabbitMQ gives a meaning of its own (CC, BCC, x-delivery-count,
+// x-death and its kin) travel with "outbox-header-" before their names. Position,
+// Attempts and LastError do not travel.
 package rabbitmq
