@@ -56,6 +56,8 @@ type shard struct {
 	gen   int
 	open  int // messages in flight, and answers that are not yet written down
 	keys  map[store.Key]*keyQueue
+
+	forgotten forgotten
 }
 
 // fate is what happens to a shard when nothing of it is open any more.

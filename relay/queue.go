@@ -3,6 +3,7 @@ package relay
 import (
 	"container/heap"
 	"errors"
+	"hash/maphash"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ type queue struct {
 	config *Config
 
 	mu       sync.Mutex
+	seed     maphash.Seed // of the hashes of forgotten keys
 	shards   []shard
 	streams  []*stream
 	fresh    store.ShardSet // to be read from the start
@@ -47,6 +49,7 @@ type refusal struct {
 func newQueue(config *Config, shards int) *queue {
 	q := &queue{
 		config:      config,
+		seed:        maphash.MakeSeed(),
 		shards:      make([]shard, shards),
 		breaker:     breaker{least: config.UnavailableBackoff, most: config.MaxUnavailableBackoff},
 		publishWake: newSignal(), readWake: newSignal(), settleWake: newSignal(), leaseWake: newSignal(),
@@ -207,6 +210,9 @@ func (q *queue) refuse(it *item, err error) {
 	}})
 	q.settleWake.set()
 	q.giveBack(it)
+	if q.full && q.ready.len() < q.config.Window {
+		q.readWake.set() // it may be forgotten
+	}
 }
 
 // refusedDelay doubles with each attempt, less a random part of up to a half.

@@ -22,6 +22,7 @@ func (r *run) readLoop(ctx context.Context) {
 				r.queue.restartAll()
 			}
 		}
+		reread := r.queue.reread()
 		found, err := r.readOnce(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -29,6 +30,7 @@ func (r *run) readLoop(ctx context.Context) {
 		case errors.Is(err, store.ErrCursorVoid):
 			r.config.Logger.Warn("the database was restarted or restored; the relay reads it from the start")
 			r.queue.restartAll()
+			pause.sleep(ctx, nil)
 			continue
 		case err != nil:
 			r.config.Logger.Warn("relay could not read", "error", err)
@@ -39,7 +41,11 @@ func (r *run) readLoop(ctx context.Context) {
 		if found.more {
 			continue
 		}
-		r.queue.readWake.wait(ctx, timer, r.nextRead(ctx, found))
+		wait := r.nextRead(ctx, found)
+		if reread > 0 {
+			wait = min(wait, reread)
+		}
+		r.queue.readWake.wait(ctx, timer, wait)
 	}
 }
 

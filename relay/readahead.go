@@ -37,7 +37,7 @@ func (q *queue) plan() ([]*stream, []store.ReadRequest) {
 	var ended []*stream
 	for i, st := range q.streams {
 		switch {
-		case st.key != nil && !q.wants(st.key):
+		case st.key != nil && !q.wants(st.key, room):
 		case st.key == nil && room == 0:
 		case st.more:
 			// To the back, so that the others get their turn.
@@ -57,20 +57,30 @@ func (q *queue) plan() ([]*stream, []store.ReadRequest) {
 // room returns how many bytes may be read; none until a quarter of the memory is
 // free, so that reads are worth their while.
 func (q *queue) room() int {
-	if free := q.config.Memory - q.bytes; free >= q.config.Memory/4 {
-		return free
+	enough := q.config.Memory / 4
+	if q.free() < enough && q.ready.len() < q.config.Window {
+		// Else there is enough to send, and memory comes free by itself.
+		q.spill()
+		if q.free() < enough {
+			q.forget()
+		}
 	}
-	q.spill()
-	if free := q.config.Memory - q.bytes; free >= q.config.Memory/4 {
-		return free
+	if q.full = q.free() < enough; q.full {
+		return 0
 	}
-	q.full = true
-	return 0
+	return q.free()
 }
 
-// wants tells whether more of a key that was spilled is to be read now.
-func (q *queue) wants(k *keyQueue) bool {
-	if len(k.items)-k.inFlight >= spillLow {
+func (q *queue) free() int { return q.config.Memory - q.bytes }
+
+// keyRoom returns how many bytes may be read of one of the keys that are read by
+// themselves.
+func (q *queue) keyRoom() int { return max(q.config.Memory/(8*maxSpilled), q.free()/4) }
+
+// wants tells whether more of a key that was spilled is to be read now. In a memory
+// that is full it may have one message, so that it goes on.
+func (q *queue) wants(k *keyQueue, room int) bool {
+	if len(k.items)-k.inFlight >= spillLow || room == 0 && len(k.items) > 0 {
 		return false
 	}
 	next := k.next()
@@ -78,11 +88,16 @@ func (q *queue) wants(k *keyQueue) bool {
 }
 
 func (q *queue) request(st *stream, room int) store.ReadRequest {
-	r := store.ReadRequest{Cursor: st.cursor, Shards: st.shards, Limit: q.config.ReadBatch, MaxBytes: room}
+	r := store.ReadRequest{Cursor: st.cursor, Shards: st.shards, Limit: q.config.ReadBatch}
 	if st.key != nil {
 		r.Only = &st.key.name
 		r.Limit = min(r.Limit, spillBatch)
-		r.MaxBytes = q.config.Memory / (4 * maxSpilled)
+		room = q.keyRoom()
+	}
+	// A row takes itemOverhead beside its bytes.
+	r.Limit = min(r.Limit, max(1, room/(2*itemOverhead)))
+	r.MaxBytes = max(1, room-r.Limit*itemOverhead)
+	if st.key != nil {
 		return r
 	}
 	for _, other := range q.streams {
@@ -98,9 +113,6 @@ func (q *queue) request(st *stream, room int) store.ReadRequest {
 // memory. What was read of them is read again, from where it was cut, when it is
 // their turn.
 func (q *queue) spill() {
-	if q.ready.len() >= q.config.Window {
-		return // there is enough to send; memory will come free by itself
-	}
 	spilled := 0
 	var long []*keyQueue
 	for i := range q.shards {
@@ -119,9 +131,10 @@ func (q *queue) spill() {
 			return
 		}
 		if k.behind == nil {
-			if spilled++; spilled > maxSpilled {
-				return
+			if spilled == maxSpilled {
+				continue
 			}
+			spilled++
 		}
 		q.spillKey(k)
 	}
@@ -202,6 +215,9 @@ func (q *queue) admitPage(st *stream, page *store.Page, now time.Time) {
 
 func (q *queue) admitKeyed(st *stream, s *shard, it *item) {
 	name := store.Key{Tenant: it.row.Tenant, Key: it.row.Key}
+	if q.passOver(s, name) {
+		return
+	}
 	k := s.keys[name]
 	if k == nil {
 		k = &keyQueue{name: name, shard: s}

@@ -69,11 +69,15 @@ func (r *Relay) Run(ctx context.Context) error {
 	if err := r.check(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
+	return r.newRun().loops(ctx)
+}
+
+func (r *Relay) newRun() *run {
 	run := &run{Relay: r, queue: newQueue(&r.config, r.store.Shards())}
 	run.poll.config = &r.config
 	run.arm.owner = r.owner
 	run.arm.store, _ = r.store.(Armer)
-	return run.loops(ctx)
+	return run
 }
 
 // check asks until the database answers.

@@ -27,6 +27,7 @@ type bench struct {
 	broker *membroker.Broker
 	next   map[string]int
 	extra  int // bytes more of each payload
+	watch  []*relay.Watch
 }
 
 func newBench(t *testing.T) *bench {
@@ -112,7 +113,9 @@ func (b *bench) startOn(s relay.Store, p outbox.Publisher, config *relay.Config)
 	ctx, cancel := context.WithCancel(b.t.Context())
 	r = relay.New(s, p, &c)
 	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
+	watch, run := r.Watched()
+	b.watch = append(b.watch, watch)
+	go func() { done <- run(ctx) }()
 	stop = sync.OnceValue(func() error { cancel(); return <-done })
 	b.t.Cleanup(func() { _ = stop() })
 	return r, stop
@@ -143,6 +146,16 @@ func (b *bench) wantAll() {
 }
 
 func (b *bench) count() int { return len(b.broker.Messages("all")) }
+
+// wantEmpty checks that the relays hold nothing, once all is delivered.
+func (b *bench) wantEmpty() {
+	b.t.Helper()
+	for i, w := range b.watch {
+		if held := w.Held(); held != (relay.Held{}) {
+			b.t.Errorf("relay %d holds %+v, want nothing", i, held)
+		}
+	}
+}
 
 func (b *bench) stopped(stop func() error) {
 	b.t.Helper()

@@ -41,13 +41,14 @@ func (q *queue) apply(claim store.Claim, released store.ShardSet, deadline time.
 		q.drop(active[len(active)-1], release)
 		active = active[:len(active)-1]
 	}
+	q.dropVoid()
 	q.publishWake.set()
 	q.readWake.set()
 	return held.Len()
 }
 
 // drop voids all that is in memory of a shard but what is in flight, which comes
-// to its end first.
+// to its end first. The caller calls dropVoid when it has dropped all that it wants.
 func (q *queue) drop(s *shard, then fate) {
 	s.gen++
 	for _, k := range s.keys {
@@ -58,6 +59,8 @@ func (q *queue) drop(s *shard, then fate) {
 		}
 	}
 	s.keys = map[store.Key]*keyQueue{}
+	q.bytes -= s.forgotten.size()
+	s.forgotten = forgotten{}
 	s.fate = then
 	only := store.ShardSet(0).With(s.lease.Shard)
 	q.fresh = q.fresh.Without(only)
@@ -69,7 +72,6 @@ func (q *queue) drop(s *shard, then fate) {
 	}
 	clear(q.streams[len(kept):])
 	q.streams = kept
-	q.dropVoid()
 	q.meetFate(s)
 }
 
@@ -131,6 +133,7 @@ func (q *queue) restartAll() {
 			q.drop(s, restart)
 		}
 	}
+	q.dropVoid()
 }
 
 // suspend stops publishing until the leases are known to hold.

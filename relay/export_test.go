@@ -1,0 +1,77 @@
+package relay
+
+import "context"
+
+// Watch looks into a relay that runs.
+type Watch struct{ queue *queue }
+
+// Watched returns what [Relay.Run] does, but for the checks before it, and a look
+// into it.
+func (r *Relay) Watched() (*Watch, func(context.Context) error) {
+	run := r.newRun()
+	return &Watch{run.queue}, run.loops
+}
+
+// Held is what a relay holds.
+type Held struct {
+	Bytes, InFlight, Settling, Open, Keys, Spilled, Forgotten int
+}
+
+// Held returns what the relay holds.
+func (w *Watch) Held() Held {
+	q := w.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	h := Held{Bytes: q.bytes, InFlight: q.inFlight, Settling: q.settling}
+	for i := range q.shards {
+		s := &q.shards[i]
+		h.Open += s.open
+		h.Keys += len(s.keys)
+		h.Forgotten += s.forgotten.rows
+	}
+	for _, st := range q.streams {
+		if st.key != nil {
+			h.Spilled++
+		}
+	}
+	return h
+}
+
+// Bytes returns how many bytes are said to be in memory and, if nothing is on its
+// way, what they are when they are counted anew.
+func (w *Watch) Bytes() (said, counted int) {
+	q := w.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range q.shards {
+		if q.shards[i].open > 0 {
+			return q.bytes, q.bytes
+		}
+	}
+	seen := map[*item]bool{}
+	add := func(it *item) {
+		if it != nil && !seen[it] {
+			seen[it] = true
+		}
+	}
+	n := 0
+	for i := range q.shards {
+		n += q.shards[i].forgotten.size()
+		for _, k := range q.shards[i].keys {
+			for _, it := range k.items {
+				add(it)
+			}
+		}
+	}
+	for _, list := range [][]*item{q.ready.front, q.ready.back, q.timers, q.confirmed} {
+		for _, it := range list {
+			if it != nil && (it.key == nil || it.state == confirmed) {
+				add(it)
+			}
+		}
+	}
+	for it := range seen {
+		n += it.size
+	}
+	return q.bytes, n
+}
