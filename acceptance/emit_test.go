@@ -182,6 +182,13 @@ func TestP01_EventAndBusinessRowTogether(t *testing.T) {
 			r.await(1)
 			s.wantOrders(t, 1)
 		})
+		t.Run("Rollback", func(t *testing.T) {
+			err := s.inTx(func(tx transaction) error { return errors.Join(place(tx, "rolled back", "a"), errUndone) })
+			if !errors.Is(err, errUndone) {
+				t.Errorf("InTx returned %v, want its function's error", err)
+			}
+			s.wantOrders(t, 1)
+		})
 		t.Run("CommitFails", func(t *testing.T) {
 			err := s.inTx(func(tx transaction) error {
 				if err := place(tx, "failed", "a"); err != nil {

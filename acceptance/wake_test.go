@@ -15,9 +15,10 @@ import (
 // the ten seconds after which the PostgreSQL listener looks by itself.
 const soon = 5 * time.Second
 
-// patientRelay does not look by itself while a test runs.
+// patientRelay does not look by itself while a test runs, not even when it renews
+// its leases.
 func patientRelay(hooks ...relay.Hook) relay.Config {
-	return relay.Config{PollInterval: time.Hour, SweepInterval: -1, Hooks: hooks}
+	return relay.Config{PollInterval: time.Hour, SweepInterval: -1, LeaseTTL: time.Hour, Hooks: hooks}
 }
 
 // emitters are the ways to commit a message without a relay in the same process.
@@ -124,7 +125,9 @@ func TestK05_WakeUpLostOrListenerCut(t *testing.T) {
 	t.Parallel()
 	t.Run("FoundByPolling", func(t *testing.T) {
 		t.Parallel()
-		s, l, r := listeningRelay(t, relay.Config{PollInterval: 300 * time.Millisecond, SweepInterval: -1})
+		config := patientRelay()
+		config.PollInterval = 300 * time.Millisecond
+		s, l, r := listeningRelay(t, config)
 		// The notification is not sent.
 		n := 0
 		for range 3 {
