@@ -101,12 +101,12 @@ func TestEndLeavesNothing(t *testing.T) {
 	broker := connect(t, s.url(), config)
 	p := broker.Publisher()
 	defer p.Close()
-	const n = 100
-	for i := range n {
-		if err := publish(t, p, benchMessage(i)); err != nil {
-			t.Fatal(err)
-		}
+	const n = 10_000 // so many that most are on their way when the first is there
+	msgs := make([]*outbox.Message, n)
+	for i := range msgs {
+		msgs[i] = benchMessage(i)
 	}
+	publishAll(t, p, msgs)
 	ctx, cancel := context.WithCancel(context.Background())
 	sub := broker.Subscriber()
 	defer sub.Close()
