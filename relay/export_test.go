@@ -3,13 +3,19 @@ package relay
 import "context"
 
 // Watch looks into a relay that runs.
-type Watch struct{ queue *queue }
+type Watch struct {
+	queue *queue
+	owner string
+}
+
+// Owner returns the relay's own id.
+func (w *Watch) Owner() string { return w.owner }
 
 // Watched returns what [Relay.Run] does, but for the checks before it, and a look
 // into it.
 func (r *Relay) Watched() (*Watch, func(context.Context) error) {
 	run := r.newRun()
-	return &Watch{run.queue}, run.loops
+	return &Watch{run.queue, r.owner}, run.loops
 }
 
 // Held is what a relay holds.

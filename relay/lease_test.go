@@ -132,7 +132,7 @@ func TestShardsOfARelayThatNeverCameBackAreTaken(t *testing.T) {
 
 // TestRelaysComeAndGo: with all hand-overs in good order nothing is repeated.
 func TestRelaysComeAndGo(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range seeds(10) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { relaysComeAndGo(t, seed) })
 		})

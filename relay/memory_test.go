@@ -125,7 +125,7 @@ func TestManyBlockedKeysDoNotFillTheMemory(t *testing.T) {
 		t.Run(fmt.Sprint(keys), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, p := newBench(t), newBlocker("b")
-				b.emitBlocked(1+30_000/keys, keys)
+				b.emitBlocked(3+9_000/keys, keys)
 				_, stop := b.startWith(p, &relay.Config{Memory: 256 << 10})
 				bounded := b.bound(256<<10, 1<<10)
 				time.Sleep(time.Minute)
@@ -240,7 +240,7 @@ func TestMessageLargerThanTheMemory(t *testing.T) {
 // TestSpilledKeyGetsNewMessages: while a key waits in the store alone, transactions
 // add to it, some of them older than what was committed before.
 func TestSpilledKeyGetsNewMessages(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range seeds(20) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { spilledKeyGrows(t, seed) })
 		})

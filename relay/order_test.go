@@ -47,7 +47,7 @@ func (p *moody) Publish(_ context.Context, m *outbox.Message, done func(error)) 
 func TestOrderByKeyInFailure(t *testing.T) {
 	for _, keys := range []int{1, 10, 200} {
 		for relays := 1; relays <= 3; relays++ {
-			for seed := range uint64(8) {
+			for seed := range seeds(8) {
 				t.Run(fmt.Sprintf("%d keys %d relays seed %d", keys, relays, seed), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) { orderInFailure(t, keys, relays, seed) })
 				})
@@ -198,7 +198,7 @@ func (c *connection) lose() {
 
 func TestPipelinedTopicsKeepTheirOrderWhenConnectionsBreak(t *testing.T) {
 	for _, keys := range []int{1, 10, 200} {
-		for seed := range uint64(15) {
+		for seed := range seeds(15) {
 			t.Run(fmt.Sprintf("%d keys seed %d", keys, seed), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { pipelinedOrder(t, keys, seed) })
 			})
@@ -300,7 +300,10 @@ func TestRefusedPipelinedMessageWaitsItsTime(t *testing.T) {
 		})
 		_, stop := b.startWith(p, &relay.Config{Window: 1, Pipelined: []string{"#"}, UnavailableBackoff: time.Millisecond})
 		time.Sleep(100 * time.Millisecond)
-		answers[0](outbox.Unavailable(errTampered)) // 1 goes first again, 2 is listed twice
+		mu.Lock()
+		first := answers[0]
+		mu.Unlock()
+		first(outbox.Unavailable(errTampered)) // 1 goes first again, 2 is listed twice
 		time.Sleep(400 * time.Millisecond)
 		mu.Lock()
 		if got := fmt.Sprint(sent); got != "[1 1 2]" {

@@ -31,13 +31,14 @@ type queue struct {
 
 	confirmed []*item
 	refused   []refusal
+	unwritten int       // refusals, those that are being written included
 	firstDone time.Time // of confirmed
 
 	breaker  breaker
 	deadline time.Time // of the leases, by the local clock; publishing stops at it
 	stopping bool      // send nothing more
 
-	publishWake, readWake, settleWake, leaseWake signal
+	publishWake, readWake, settleWake, recordWake, leaseWake signal
 }
 
 // refusal is a failure to be written down.
@@ -52,7 +53,8 @@ func newQueue(config *Config, shards int) *queue {
 		seed:        maphash.MakeSeed(),
 		shards:      make([]shard, shards),
 		breaker:     breaker{least: config.UnavailableBackoff, most: config.MaxUnavailableBackoff},
-		publishWake: newSignal(), readWake: newSignal(), settleWake: newSignal(), leaseWake: newSignal(),
+		publishWake: newSignal(), readWake: newSignal(), settleWake: newSignal(), recordWake: newSignal(),
+		leaseWake: newSignal(),
 	}
 	for i := range q.shards {
 		q.shards[i].lease.Shard = uint8(i) //nolint:gosec // at most 64
@@ -208,7 +210,8 @@ func (q *queue) refuse(it *item, err error) {
 	q.refused = append(q.refused, refusal{it, store.Failure{
 		Ref: it.ref(), Lease: it.shard.lease, Attempts: it.row.Attempts, Error: it.row.LastError, RetryIn: delay,
 	}})
-	q.settleWake.set()
+	q.unwritten++
+	q.recordWake.set()
 	q.giveBack(it)
 	if q.full && q.ready.len() < q.config.Window {
 		q.readWake.set() // it may be forgotten

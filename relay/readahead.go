@@ -274,5 +274,5 @@ func (q *queue) sweepable() bool {
 			return false
 		}
 	}
-	return q.inFlight == 0 && q.settling == 0 && q.ready.len() == 0 && len(q.refused) == 0 && q.fresh == 0
+	return q.inFlight == 0 && q.settling == 0 && q.ready.len() == 0 && q.unwritten == 0 && q.fresh == 0
 }

@@ -119,6 +119,7 @@ func (r *run) loops(ctx context.Context) error {
 	var front, back sync.WaitGroup
 	back.Go(func() { r.leaseLoop(background) })
 	back.Go(func() { r.settleLoop(background) })
+	back.Go(func() { r.recordLoop(background) })
 	front.Go(func() { r.listenLoop(ctx) })
 	front.Go(func() { r.readLoop(ctx) })
 	front.Go(func() { r.publishLoop(ctx) })

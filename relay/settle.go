@@ -8,25 +8,33 @@ import (
 	"github.com/outbox-go/outbox/store"
 )
 
-// settleLoop deletes what was confirmed and records what was refused.
+// settleLoop deletes what was confirmed.
 func (r *run) settleLoop(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	var pause backoff
 	for ctx.Err() == nil {
 		items, wait := r.queue.collect(false)
 		if len(items) > 0 {
 			r.settle(ctx, items)
+			continue
 		}
+		r.queue.settleWake.wait(ctx, timer, wait)
+	}
+}
+
+// recordLoop records what was refused, apart from settleLoop so that it cannot hold
+// that up.
+func (r *run) recordLoop(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var pause backoff
+	for ctx.Err() == nil {
 		if !r.recordRefused(ctx) {
 			pause.sleep(ctx, nil)
 			continue
 		}
 		pause.reset()
-		if len(items) > 0 {
-			continue
-		}
-		r.queue.settleWake.wait(ctx, timer, wait)
+		r.queue.recordWake.wait(ctx, timer, 0)
 	}
 }
 

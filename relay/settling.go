@@ -48,14 +48,15 @@ func (q *queue) settled(items []*item) {
 }
 
 // collectRefused returns the refusals to be written down. Those of shards that
-// were lost meanwhile are the new owner's to find.
+// were lost meanwhile are the new owner's to find, and of several of one message the
+// last one counts.
 func (q *queue) collectRefused() []refusal {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var due []refusal
 	for _, r := range q.refused {
-		if r.it.void() {
-			q.closeOne(r.it.shard)
+		if r.it.void() || r.failure.Attempts != r.it.row.Attempts {
+			q.written(r)
 			continue
 		}
 		due = append(due, r)
@@ -69,9 +70,15 @@ func (q *queue) recorded(refusals []refusal) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, r := range refusals {
-		q.closeOne(r.it.shard)
+		q.written(r)
 	}
-	q.publishWake.set()
+}
+
+// written notes that a refusal is dealt with.
+func (q *queue) written(r refusal) {
+	q.unwritten--
+	q.closeOne(r.it.shard)
+	q.publishWake.set() // drain may wait for it
 }
 
 // unrecorded keeps refusals to be written down later.
@@ -104,5 +111,5 @@ func (q *queue) stop() {
 func (q *queue) unanswered() (inFlight, unwritten int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.inFlight, q.settling + len(q.refused)
+	return q.inFlight, q.settling + q.unwritten
 }

@@ -3,7 +3,9 @@ package relay_test
 import (
 	"context"
 	"errors"
+	"iter"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"time"
 
@@ -136,6 +138,17 @@ func (f publisherFunc) Close() error { return nil }
 type dice struct {
 	mu  sync.Mutex
 	rnd *rand.Rand
+}
+
+// seeds returns 0 to n-1, and more in a soak test.
+func seeds(n uint64) iter.Seq[uint64] {
+	if os.Getenv("OUTBOX_SOAK") != "" {
+		n *= 20
+	}
+	return func(yield func(uint64) bool) {
+		for seed := uint64(0); seed < n && yield(seed); seed++ {
+		}
+	}
 }
 
 func newDice(seed uint64) *dice { return &dice{rnd: rand.New(rand.NewPCG(seed, 1))} }
