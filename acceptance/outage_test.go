@@ -26,11 +26,13 @@ func TestK19_RelayKilledBeforeAcknowledgement(t *testing.T) {
 
 		link.hold()
 		s.placeOrders(t, "during", keys, each)
-		r.await(keys*each + keys) // of each key one is in flight
-		relayProcess.kill()
-		if rows := pending(t, s); len(rows) != keys*each {
-			t.Fatalf("%d rows are in the outbox, want %d: the broker has some, but confirmed none", len(rows), keys*each)
+		r.await(keys*each + keys)                                                    // of each key one is in flight
+		for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); { // many settling delays
+			if rows := pending(t, s); len(rows) != keys*each {
+				t.Fatalf("%d rows are in the outbox, want %d: the broker has some, but confirmed none", len(rows), keys*each)
+			}
 		}
+		relayProcess.kill()
 		next := s.startRelay(t, *config)
 		repeats := s.judge(t, r)
 		t.Logf("%d repeats", repeats)
@@ -95,7 +97,11 @@ func TestD10_BrokerAwayOrLinkCut(t *testing.T) {
 		stop := s.keepPlacing(t, r, keys)
 		r.await(10 * keys)
 		for i := range 10 { // in the middle of a batch, mostly of a message
-			<-link.CutAfter(int64(3000 + 777*i))
+			select {
+			case <-link.CutAfter(int64(3000 + 777*i)):
+			case <-time.After(patience):
+				t.Fatalf("nothing is sent: the link was not cut within %v", patience)
+			}
 			r.await(r.distinct() + keys)
 		}
 		s.kill()
