@@ -39,13 +39,16 @@ func (r *run) readLoop(ctx context.Context) {
 			continue
 		}
 		pause.reset()
+		if found.read {
+			r.noteLoad(ctx, found.rows)
+		}
 		if found.more {
 			continue
 		}
 		// What is committed meanwhile is read together: a relay that is woken by
 		// each commit spends at most half of its time, and the database's, reading.
 		time.Sleep(min(time.Since(began), maxGap))
-		wait := r.nextRead(ctx, found)
+		wait := r.nextRead(found)
 		if reread > 0 {
 			wait = min(wait, reread)
 		}
@@ -87,18 +90,19 @@ func (r *run) readOnce(ctx context.Context) (found, error) {
 	return found{true, rows, more, pages[0].Horizon}, nil
 }
 
-// nextRead returns how long to wait for a wake-up before reading again, and turns
-// the notifications off and on.
-func (r *run) nextRead(ctx context.Context, f found) time.Duration {
-	if !f.read {
-		return r.config.PollInterval // no shards, or no room: a signal comes
-	}
-	busy := r.poll.note(f.rows)
-	if busy != r.arm.off.Load() {
+// noteLoad turns the notifications off and on, by how many rows are read.
+func (r *run) noteLoad(ctx context.Context, rows int) {
+	if busy := r.poll.note(rows); busy != r.arm.off.Load() {
 		r.arm.set(ctx, &r.config, !busy)
 		r.poll.delay = 0
 	}
+}
+
+// nextRead returns how long to wait for a wake-up before reading again.
+func (r *run) nextRead(f found) time.Duration {
 	switch {
+	case !f.read:
+		return r.config.PollInterval // no shards, or no room: a signal comes
 	case r.arm.off.Load():
 		return busyPoll
 	case r.poll.only.Load() || !r.arm.settled(f.horizon):
