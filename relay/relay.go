@@ -129,6 +129,7 @@ func (r *run) loops(ctx context.Context) error {
 	err := r.drain(background)
 	end()
 	back.Wait()
+	r.stats.leased(0, 0)
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(opTimeout, r.config.LeaseTTL))
 	defer cancel()
 	if leaveErr := r.store.Leave(leave, r.owner); leaveErr != nil {

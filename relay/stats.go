@@ -8,7 +8,7 @@ type Stats struct {
 	Failed    int64 // answers that were not a confirm, unavailable ones included
 	Settled   int64 // messages deleted from the store
 	Shards    int   // owned now
-	Relays    int   // alive now, this one included
+	Relays    int   // alive now, this one included; like Shards zero when Run has returned
 }
 
 type stats struct {
