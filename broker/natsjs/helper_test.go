@@ -98,7 +98,7 @@ func connect(tb testing.TB, url string, c *natsjs.Config) *natsjs.Broker {
 	return b
 }
 
-// consumerName is the name of a queue's consumer, where it needs no encoding.
+// consumerInfo asks the server about a consumer.
 func consumerInfo(tb testing.TB, js jetstream.JetStream, stream, name string) *jetstream.ConsumerInfo {
 	tb.Helper()
 	c, err := js.Consumer(context.Background(), stream, name)

@@ -3,10 +3,12 @@ package natsjs_test
 import (
 	"context"
 	"errors"
+	"net"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/outbox-go/outbox"
@@ -123,6 +125,15 @@ func TestConfirmTimeout(t *testing.T) {
 	publishAgain(t, p, 1, func(int) {})
 }
 
+// dialer tells of each connection.
+type dialer struct{ dialed chan struct{} }
+
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	c, err := net.Dial(network, address)
+	d.dialed <- struct{}{}
+	return c, err
+}
+
 // TestCloseWhileConnecting: a server that accepts and says nothing does not hold
 // up Close.
 func TestCloseWhileConnecting(t *testing.T) {
@@ -130,13 +141,19 @@ func TestCloseWhileConnecting(t *testing.T) {
 	proxy := testenv.NewProxy(t, startServer(t).addr())
 	config := place()
 	config.ConnectTimeout = patience
+	d := &dialer{dialed: make(chan struct{}, 100)}
+	config.Options = []nats.Option{nats.SetCustomDialer(d)}
 	broker := connect(t, "nats://"+proxy.Addr(), config)
 	p := broker.Publisher()
+	for range 2 { // Connect and Publisher
+		await(t, d.dialed, func() string { return "the dialer was not used" })
+	}
 	proxy.Stall()
 	proxy.Cut()
 	if err := publish(t, p, benchMessage(1)); !errors.Is(err, outbox.ErrUnavailable) {
 		t.Errorf("while connecting: %v, want ErrUnavailable", err)
 	}
+	await(t, d.dialed, func() string { return "it does not connect again" })
 	closed := make(chan struct{})
 	go func() {
 		_ = p.Close()

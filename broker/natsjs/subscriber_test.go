@@ -85,7 +85,11 @@ func TestAcksArrive(t *testing.T) {
 		}
 	}
 	c.end()
-	info := consumerInfo(t, s.jetStream(t), config.Stream, "q")
+	js := s.jetStream(t)
+	info := consumerInfo(t, js, config.Stream, "q")
+	for began := time.Now(); info.NumAckPending != 0 && time.Since(began) < patience; {
+		info = consumerInfo(t, js, config.Stream, "q") // the server works them off behind the connection
+	}
 	if info.NumAckPending != 0 || info.AckFloor.Stream != n || info.NumRedelivered != 0 {
 		t.Errorf("after the end: %d unacknowledged, floor %d of %d, %d redelivered", info.NumAckPending, info.AckFloor.Stream, n, info.NumRedelivered)
 	}
