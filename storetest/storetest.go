@@ -100,9 +100,12 @@ type Features struct {
 type Notifies int
 
 const (
-	NotifiesAll  Notifies = iota // every instance on the same data
-	NotifiesSelf                 // the instance that committed
-	NotifiesNone                 // nobody: Listen returns store.ErrPollOnly
+	// NotifiesAll tells every instance on the same data.
+	NotifiesAll Notifies = iota
+	// NotifiesSelf tells the instance that committed.
+	NotifiesSelf
+	// NotifiesNone tells nobody: Listen returns store.ErrPollOnly.
+	NotifiesNone
 )
 
 // Run runs the suite, each case with a harness of its own from open.

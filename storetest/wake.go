@@ -78,7 +78,7 @@ func (e *env[Tx]) wantHeard(l *ear, do func()) {
 		do()
 		return l.hears(100 * time.Millisecond)
 	})
-	for i := 0; i < 20 && l.hears(150*time.Millisecond); i++ { //nolint:revive // the condition is the work
+	for i := 0; i < 20 && l.hears(150*time.Millisecond); i++ {
 	}
 	do()
 	if !l.hears(patience) {
@@ -125,7 +125,7 @@ func wakeTwo[Tx any](e *env[Tx]) {
 
 // wakeArmed: while a relay is armed, commits that nobody sees are told of too.
 func wakeArmed[Tx any](e *env[Tx]) {
-	arm := any(e.Store).(armer).Arm //nolint:errcheck,forcetypeassert // the case's condition
+	arm := any(e.Store).(armer).Arm
 	e.claim(store.ClaimRequest{Owner: "first"})
 	plain := func() { e.emit(outbox.Event{Topic: "a"}) }
 	other := e.listen(e.Open(e.t))

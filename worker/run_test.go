@@ -46,8 +46,8 @@ func TestFailureIsRedeliveredAfterTheRetryDelay(t *testing.T) {
 			runtime.Goexit()
 			return nil
 		},
-		"nil pointer": func() error { var e *user; e.Name = ""; return nil },
-		"panic(nil)":  func() error { panic(nil) },
+		"nil pointer": func() error { var e *user; e.Name = ""; return nil }, //nolint:govet // meant to panic
+		"panic(nil)":  func() error { panic(nil) },                           //nolint:govet // as above
 		"error that panics": func() error {
 			var e *brokenError
 			return e

@@ -31,7 +31,7 @@ func (q querier) Exec(ctx context.Context, sql string, args ...any) error {
 }
 
 func (q querier) Query(ctx context.Context, sql string, args ...any) (postgres.Rows, error) {
-	return q.executor.Query(ctx, sql, args...)
+	return q.executor.Query(ctx, sql, args...) //nolint:sqlclosecheck // the caller closes what it asked for
 }
 
 func (d *db) Exec(ctx context.Context, sql string, args ...any) error {

@@ -27,7 +27,7 @@ func benchmarkTx(b *testing.B, synchronous string, emit bool) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // a benchmark's file
+	defer db.Close()
 	s := migrated(b, db, nil)
 	ob := outbox.New(s)
 	execute(b, db, `CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT, detail TEXT)`)

@@ -120,7 +120,7 @@ func (q querier) Exec(ctx context.Context, query string, args ...any) error {
 }
 
 func (q querier) Query(ctx context.Context, query string, args ...any) (postgres.Rows, error) {
-	rows, err := q.QueryContext(ctx, query, args...)
+	rows, err := q.QueryContext(ctx, query, args...) //nolint:rowserrcheck // the caller checks, by Rows.Err
 	if err != nil {
 		return nil, err
 	}

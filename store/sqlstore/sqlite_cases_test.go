@@ -141,7 +141,7 @@ func TestSQLiteReadOnlyDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // only read
+	defer db.Close()
 	s := sqlstore.New(db, sqlstore.SQLite, nil)
 	if err := s.Migrate(t.Context()); err != nil {
 		t.Errorf("migrate where all is there: %v", err)
@@ -158,7 +158,7 @@ func TestSQLiteCheckListsAllFaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // the test is over
+	defer db.Close()
 	s := migrated(t, db, nil)
 	execute(t, db, `DROP TABLE outbox_relay`)
 	execute(t, db, `ALTER TABLE outbox_message DROP COLUMN retry_at`)
@@ -222,7 +222,7 @@ func TestSQLiteReadThenWriteNeverFailsForBusy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer db.Close() //nolint:errcheck // the test is over
+		defer db.Close()
 		s := migrated(t, db, nil)
 		if i == 0 {
 			first = s
@@ -300,7 +300,7 @@ func TestSQLitePlainCommitIsHeard(t *testing.T) {
 	s := migrated(t, openFile(t, file), nil)
 	other := openFile(t, file)
 	woken := make(chan struct{}, 1)
-	go s.Listen(t.Context(), func() { woken <- struct{}{} }) //nolint:errcheck // ends with the test
+	go s.Listen(t.Context(), func() { woken <- struct{}{} })
 	<-woken
 	for range 3 {
 		execute(t, other, `INSERT INTO outbox_message (topic, payload) VALUES ('a', '')`)

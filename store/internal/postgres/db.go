@@ -34,7 +34,9 @@ type DB interface {
 type TxMode int
 
 const (
+	// ReadWrite is the usual transaction.
 	ReadWrite TxMode = iota
+	// OneSnapshot only reads, and all its statements see the same.
 	OneSnapshot
 )
 

@@ -56,5 +56,3 @@ func (s *Store) Shards() int { return 1 }
 
 // onlyShard is the one shard.
 const onlyShard uint8 = 0
-
-var onlyShards = store.ShardSet(0).With(onlyShard)
