@@ -9,7 +9,6 @@ package sqlite
 import (
 	"database/sql"
 
-	"github.com/outbox-go/outbox/store"
 )
 
 // Store does the work of an outbox on a database. It is safe for concurrent use.
