@@ -300,7 +300,7 @@ func TestSQLitePlainCommitIsHeard(t *testing.T) {
 	s := migrated(t, openFile(t, file), nil)
 	other := openFile(t, file)
 	woken := make(chan struct{}, 1)
-	go s.Listen(t.Context(), func() { woken <- struct{}{} })
+	go func() { _ = s.Listen(t.Context(), func() { woken <- struct{}{} }) }()
 	<-woken
 	for range 3 {
 		execute(t, other, `INSERT INTO outbox_message (topic, payload) VALUES ('a', '')`)

@@ -8,7 +8,6 @@ package sqlite
 
 import (
 	"database/sql"
-
 )
 
 // Store does the work of an outbox on a database. It is safe for concurrent use.
