@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -93,14 +92,11 @@ func (c *childConfig) runNATS(ctx context.Context) error {
 	return nil
 }
 
-// child is a process of ours. It ends with its parent or with the test.
+// child is a process of ours. It ends with its parent, or with the test.
 type child struct {
-	t     testing.TB
-	cmd   *exec.Cmd
-	stdin io.Closer
-	line  string // the first that it printed: it is ready
-	once  sync.Once
-	ended error
+	cmd  *exec.Cmd
+	line string // the first that it printed: it is ready
+	once sync.Once
 }
 
 func startChild(t testing.TB, c *childConfig) *child {
@@ -109,10 +105,10 @@ func startChild(t testing.TB, c *childConfig) *child {
 	must(t, err)
 	program, err := os.Executable()
 	must(t, err)
-	p := &child{t: t, cmd: exec.Command(program)}
+	p := &child{cmd: exec.Command(program)}
 	p.cmd.Env = append(os.Environ(), childVariable+"="+string(text))
 	p.cmd.Stderr = os.Stderr
-	p.stdin, err = p.cmd.StdinPipe()
+	_, err = p.cmd.StdinPipe() // held open by cmd; its end is the child's
 	must(t, err)
 	out, err := p.cmd.StdoutPipe()
 	must(t, err)
@@ -130,20 +126,6 @@ func startChild(t testing.TB, c *childConfig) *child {
 func (p *child) kill() {
 	p.once.Do(func() {
 		_ = p.cmd.Process.Kill()
-		p.ended = p.cmd.Wait()
+		_ = p.cmd.Wait()
 	})
-}
-
-// stop has the process end in order.
-func (p *child) stop() {
-	p.t.Helper()
-	p.once.Do(func() {
-		_ = p.stdin.Close()
-		late := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
-		p.ended = p.cmd.Wait()
-		late.Stop()
-	})
-	if p.ended != nil {
-		p.t.Fatalf("child process: %v", p.ended)
-	}
 }
