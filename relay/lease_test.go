@@ -151,6 +151,10 @@ func relaysComeAndGo(t *testing.T, seed uint64) {
 	}
 	var up []running
 	var work []int64
+	begin := func() {
+		r, stop := b.startWith(late, &relay.Config{Window: 50})
+		up = append(up, running{r, stop})
+	}
 	end := func(i int) {
 		b.stopped(up[i].stop)
 		work = append(work, up[i].relay.Stats().Confirmed)
@@ -159,14 +163,14 @@ func relaysComeAndGo(t *testing.T, seed uint64) {
 	for range 60 {
 		switch {
 		case len(up) == 0 || len(up) < 4 && d.chance(0.4):
-			r, stop := b.startWith(late, &relay.Config{Window: 50})
-			up = append(up, running{r, stop})
+			begin()
 		case d.chance(0.3):
 			end(d.upTo(len(up)))
 		}
 		b.emitMany(200, 150)
 		time.Sleep(d.wait(3 * time.Second))
 	}
+	begin()
 	time.Sleep(time.Minute)
 	for len(up) > 0 {
 		end(0)

@@ -1,0 +1,117 @@
+package relay
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/store"
+)
+
+// newTestQueue returns a queue that owns all shards and reads by one stream.
+func newTestQueue(config *Config) *queue {
+	c := config.withDefaults()
+	q := newQueue(&c, 64)
+	var claim store.Claim
+	for shard := range uint8(64) {
+		claim.Leases = append(claim.Leases, store.Lease{Shard: shard, Token: 1})
+	}
+	claim.Target, claim.Relays = 64, 1
+	q.apply(claim, 0, time.Now().Add(time.Hour))
+	return q
+}
+
+// admitRows admits rows as what a reader has found.
+func (q *queue) admitRows(rows []store.Row) {
+	streams, requests := q.plan()
+	pages := make([]store.Page, len(requests))
+	pages[0].Rows = rows
+	pages[0].Cursor = store.Cursor{Seen: "s"}
+	q.admit(streams, requests, pages)
+}
+
+func testRows(from, n, keys int) []store.Row {
+	rows := make([]store.Row, n)
+	for i := range rows {
+		m := outbox.Message{ID: "0198f2a4-3c5e-7d61-9b1c-2f6a8e0d4c73", Topic: "order.placed", Position: int64(from + i), Payload: make([]byte, 250)}
+		if keys > 0 {
+			m.Key = fmt.Sprint("customer-", (from+i)%keys)
+		}
+		rows[i] = store.Row{Message: m, Shard: uint8(i % 64)}
+		if keys > 0 {
+			rows[i].Shard = uint8((from + i) % keys % 64)
+		}
+	}
+	return rows
+}
+
+// BenchmarkQueue is the way of a message through the queue: admitted, taken,
+// answered and settled. One operation is one message.
+func BenchmarkQueue(b *testing.B) {
+	for _, keys := range []int{0, 10_000} {
+		b.Run(fmt.Sprint(keys, " keys"), func(b *testing.B) {
+			const batch = 500
+			q := newTestQueue(nil)
+			rows := testRows(1, batch*20, keys)
+			items := make([]*item, 0, publishBatch)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if i%batch == 0 {
+					b.StopTimer()
+					page := rows[i%len(rows)/batch*batch:][:batch]
+					b.StartTimer()
+					q.admitRows(page)
+				}
+				if i%batch == batch-1 {
+					for left := batch; left > 0; {
+						items, _ = q.take(items[:0], publishBatch)
+						for _, it := range items {
+							q.answered(it, nil)
+						}
+						left -= len(items)
+						done, _ := q.collect(true)
+						q.settled(done)
+					}
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkDropShards: a relay with a full memory loses all its shards and gets
+// them again.
+func BenchmarkDropShards(b *testing.B) {
+	for _, keys := range []int{0, 10_000} {
+		b.Run(fmt.Sprint(keys, " keys"), func(b *testing.B) {
+			rows := testRows(1, 40_000, keys)
+			q := newTestQueue(nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				q.admitRows(rows)
+				b.StartTimer()
+				q.restartAll()
+			}
+			if q.bytes != 0 {
+				b.Fatalf("%d bytes are held of nothing", q.bytes)
+			}
+		})
+	}
+}
+
+// BenchmarkSpill: the memory is full of keys with many messages.
+func BenchmarkSpill(b *testing.B) {
+	for _, keys := range []int{10, 500} {
+		b.Run(fmt.Sprint(keys, " keys"), func(b *testing.B) {
+			rows := testRows(1, 50_000, keys)
+			for b.Loop() {
+				b.StopTimer()
+				q := newTestQueue(nil)
+				q.admitRows(rows)
+				b.StartTimer()
+				q.plan()
+			}
+		})
+	}
+}
