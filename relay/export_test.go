@@ -43,6 +43,13 @@ func (w *Watch) Held() Held {
 	return h
 }
 
+// Said returns how many bytes are said to be in memory.
+func (w *Watch) Said() int {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+	return w.queue.bytes
+}
+
 // Bytes returns how many bytes are said to be in memory and, if nothing is on its
 // way, what they are when they are counted anew.
 func (w *Watch) Bytes() (said, counted int) {

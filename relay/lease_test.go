@@ -433,6 +433,41 @@ func TestFailureUnderALostLeaseIsNotWritten(t *testing.T) {
 	})
 }
 
+// TestLeaseLostInAFailureStopsPublishing: the relay learns of it before its time is
+// over, and sends nothing until a claim has told what it still owns.
+func TestLeaseLostInAFailureStopsPublishing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, got := newBench(t), newSink()
+		var claims gate
+		s := &tampered{Store: b.store, before: func(ctx context.Context, op string) error {
+			if op != "claim" {
+				return nil
+			}
+			return claims.pass(ctx)
+		}}
+		p := publisherFunc(func(ctx context.Context, m *outbox.Message, done func(error)) {
+			if m.Key == "b" {
+				done(outbox.Refused(errTampered))
+				return
+			}
+			got.Publish(ctx, m, done)
+		})
+		_, stop := b.startOn(s, p, nil)
+		time.Sleep(time.Second)
+		claims.close()
+		b.steal()
+		b.emitKey("t", "b")
+		time.Sleep(time.Second)
+		b.emitMany(100, 10)
+		time.Sleep(time.Second)
+		if n := got.count(); n != 0 {
+			t.Fatalf("%d messages were published under leases that are lost", n)
+		}
+		claims.open()
+		b.stopped(stop)
+	})
+}
+
 // pending returns the rows that are not settled.
 func (b *bench) pending() []store.Row {
 	b.t.Helper()

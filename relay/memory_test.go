@@ -19,9 +19,13 @@ type blocker struct {
 	*sink
 	refuses func(*outbox.Message) bool
 	open    atomic.Bool
+	look    atomic.Pointer[func()] // called with each message
 }
 
 func (p *blocker) Publish(ctx context.Context, m *outbox.Message, done func(error)) {
+	if look := p.look.Load(); look != nil {
+		(*look)()
+	}
 	switch {
 	case !p.open.Load() && p.refuses(m):
 		done(outbox.Refused(errTampered))
@@ -47,12 +51,14 @@ func (b *bench) others(prefix string) map[string]int {
 	return want
 }
 
-// bound watches, at first each millisecond and then less often, that the newest relay holds no more than its
-// memory and a page of one message, and that it counts right.
-func (b *bench) bound(memory, message int) (check func()) {
+// bound watches that the newest relay, which publishes by p, holds no more than its
+// memory and a message, and that it counts right.
+func (b *bench) bound(p *blocker, memory, message int) (check func()) {
 	watch := b.watch[len(b.watch)-1]
 	done := make(chan struct{})
-	most := 0
+	var most atomic.Int64
+	look := func() { most.Store(max(most.Load(), int64(watch.Said()))) }
+	p.look.Store(&look)
 	var wrong string
 	go func() {
 		pause := time.Millisecond
@@ -64,7 +70,6 @@ func (b *bench) bound(memory, message int) (check func()) {
 			}
 			pause = min(pause+pause/500+1, time.Second)
 			said, counted := watch.Bytes()
-			most = max(most, said)
 			if said != counted && wrong == "" {
 				wrong = fmt.Sprintf("%d bytes are held and %d counted", said, counted)
 			}
@@ -77,8 +82,8 @@ func (b *bench) bound(memory, message int) (check func()) {
 		if wrong != "" {
 			b.t.Error(wrong)
 		}
-		if most > memory+message {
-			b.t.Errorf("held up to %d bytes, want %d at most", most, memory)
+		if n := most.Load(); n > int64(memory+message) {
+			b.t.Errorf("held up to %d bytes, want %d at most", n, memory)
 		}
 	}
 }
@@ -102,8 +107,8 @@ func TestBlockedKeyDoesNotFillTheMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, p := newBench(t), newBlocker("b")
 		b.emitBlocked(100_000, 1)
-		_, stop := b.startWith(p, &relay.Config{Memory: 256 << 10})
-		bounded := b.bound(256<<10, 1<<10)
+		_, stop := b.startWith(p, &relay.Config{Memory: 256 << 10, SweepInterval: -1})
+		bounded := b.bound(p, 256<<10, 1<<10)
 		time.Sleep(time.Minute)
 		p.want(t, b.others("b"))
 		b.emitMany(1000, 10)
@@ -126,8 +131,8 @@ func TestManyBlockedKeysDoNotFillTheMemory(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, p := newBench(t), newBlocker("b")
 				b.emitBlocked(3+9_000/keys, keys)
-				_, stop := b.startWith(p, &relay.Config{Memory: 256 << 10})
-				bounded := b.bound(256<<10, 1<<10)
+				_, stop := b.startWith(p, &relay.Config{Memory: 256 << 10, SweepInterval: -1})
+				bounded := b.bound(p, 256<<10, 1<<10)
 				time.Sleep(time.Minute)
 				p.want(t, b.others("b"))
 				p.open.Store(true)
@@ -161,8 +166,8 @@ func TestBlockedMessagesWithoutKeysDoNotFillTheMemory(t *testing.T) {
 			b.commit(tx)
 		}
 		b.emitMany(2000, 100)
-		_, stop := b.startWith(p, &relay.Config{Memory: 256 << 10})
-		bounded := b.bound(256<<10, 1<<10)
+		_, stop := b.startWith(p, &relay.Config{Memory: 256 << 10, SweepInterval: -1})
+		bounded := b.bound(p, 256<<10, 1<<10)
 		time.Sleep(10 * time.Minute)
 		p.want(t, b.others("b"))
 		p.open.Store(true)
@@ -192,7 +197,7 @@ func TestHotKeyDoesNotKeepTheOthersOut(t *testing.T) {
 			b.emitKeys("t", names...)
 		}
 		b.emitMany(20_000, 5000)
-		_, stop := b.startWith(slow, &relay.Config{Memory: 256 << 10})
+		_, stop := b.startWith(slow, &relay.Config{Memory: 256 << 10, SweepInterval: -1})
 		time.Sleep(2 * time.Second)
 		got.want(t, b.others("hot"))
 		if n := got.lastOf("hot"); n > 201 {
@@ -210,7 +215,7 @@ func TestBlockedKeysWithLargePayloads(t *testing.T) {
 		b, p := newBench(t), newBlocker("b")
 		b.extra = 32 << 10
 		b.emitBlocked(10, 20)
-		_, stop := b.startWith(p, &relay.Config{Memory: 256 << 10})
+		_, stop := b.startWith(p, &relay.Config{Memory: 256 << 10, SweepInterval: -1})
 		time.Sleep(time.Minute)
 		p.want(t, b.others("b"))
 		p.open.Store(true)
@@ -230,7 +235,7 @@ func TestMessageLargerThanTheMemory(t *testing.T) {
 		b.emitMany(20, 10)
 		b.extra = 0
 		b.emitMany(100, 10)
-		_, stop := b.startWith(got, &relay.Config{Memory: 64 << 10})
+		_, stop := b.startWith(got, &relay.Config{Memory: 64 << 10, SweepInterval: -1})
 		time.Sleep(time.Minute)
 		got.wantOnce(t, b.next)
 		b.stopped(stop)
@@ -251,7 +256,7 @@ func spilledKeyGrows(t *testing.T, seed uint64) {
 	b, p, d := newBench(t), newBlocker("b"), newDice(seed)
 	b.emitBlocked(1000, 3)
 	_, stop := b.startWith(p, &relay.Config{
-		Memory: 64 << 10, ReadBatch: 1 + d.upTo(300), RefusedBackoff: 100 * time.Millisecond, MaxRefusedBackoff: time.Second,
+		Memory: 64 << 10, SweepInterval: -1, ReadBatch: 1 + d.upTo(300), RefusedBackoff: 100 * time.Millisecond, MaxRefusedBackoff: time.Second,
 	})
 	// Another key's message, emitted first, makes its transaction's positions lower
 	// than those of the blocked key's that are committed meanwhile. One key's own
@@ -314,7 +319,7 @@ func TestSpilledKeyAndLateCommitOfTheSameKey(t *testing.T) {
 			b.commit(early)
 			want += 41
 		}
-		_, stop := b.startWith(p, &relay.Config{Memory: 64 << 10})
+		_, stop := b.startWith(p, &relay.Config{Memory: 64 << 10, SweepInterval: -1})
 		time.Sleep(time.Minute)
 		early := b.begin("t", "b")
 		b.emitMany(500, 5)
@@ -344,7 +349,7 @@ func TestSpilledKeysChangeHands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, p := newBench(t), newBlocker("b")
 		b.emitBlocked(300, 20)
-		config := &relay.Config{Memory: 64 << 10}
+		config := &relay.Config{Memory: 64 << 10, SweepInterval: -1}
 		_, first := b.startWith(p, config)
 		time.Sleep(30 * time.Second)
 		_, second := b.startWith(p, config)

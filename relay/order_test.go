@@ -3,7 +3,6 @@ package relay_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -127,17 +126,23 @@ func TestOneMessageOfAKeyIsInFlight(t *testing.T) {
 }
 
 // connection is a broker behind a connection that is cut at random: what the
-// broker has not taken by then it never gets, and no answer arrives any more. Until
-// all that was unanswered is answered, nothing new is taken.
+// broker has not taken by then it never gets, and no answer arrives any more. That
+// the messages are lost is found out one by one, and after the first of them the
+// connection is up again.
 type connection struct {
 	*sink
 	dice *dice
 	cut  float64
 
-	mu         sync.Mutex
-	unanswered []func(error)
-	broken     bool
-	pipelined  int // greatest number unanswered
+	mu     sync.Mutex
+	sent   []*sending // on this connection, without an answer
+	broken bool
+}
+
+type sending struct {
+	done     func(error)
+	answered bool
+	lost     bool
 }
 
 func (c *connection) Publish(_ context.Context, m *outbox.Message, done func(error)) {
@@ -147,53 +152,42 @@ func (c *connection) Publish(_ context.Context, m *outbox.Message, done func(err
 		go done(outbox.Unavailable(errTampered))
 		return
 	}
-	answered := false
-	answer := func(err error) {
-		if !answered {
-			answered = true
-			done(err)
-		}
-	}
-	c.unanswered = append(c.unanswered, answer)
-	c.pipelined = max(c.pipelined, len(c.unanswered))
+	s := &sending{done: done}
+	c.sent = append(c.sent, s)
 	if c.dice.chance(c.cut) {
 		c.lose()
 		return
 	}
 	c.deliver(m)
-	time.AfterFunc(c.dice.wait(3*time.Millisecond), func() { c.confirm(&answered) })
+	time.AfterFunc(c.dice.wait(3*time.Millisecond), func() { c.confirm(s) })
 }
 
-// confirm answers all up to the one that answered is of, as a broker does that
-// confirms several at once.
-func (c *connection) confirm(answered *bool) {
+// confirm answers all up to s, as a broker does that confirms several at once.
+func (c *connection) confirm(s *sending) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.broken || *answered {
-		return
-	}
-	for !*answered {
-		c.unanswered[0](nil)
-		c.unanswered = c.unanswered[1:]
+	for !s.lost && !s.answered {
+		c.sent[0].answered = true
+		c.sent[0].done(nil)
+		c.sent = c.sent[1:]
 	}
 }
 
 // lose breaks the connection. The caller holds mu.
 func (c *connection) lose() {
 	c.broken = true
-	lost := slices.Clone(c.unanswered)
-	c.unanswered = nil
-	c.dice.mu.Lock()
-	c.dice.rnd.Shuffle(len(lost), func(i, j int) { lost[i], lost[j] = lost[j], lost[i] })
-	c.dice.mu.Unlock()
-	time.AfterFunc(c.dice.wait(5*time.Millisecond), func() {
-		for _, answer := range lost {
-			answer(outbox.Unavailable(errTampered))
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.broken = false
-	})
+	delay := time.Duration(0)
+	for _, s := range c.sent {
+		s.lost = true
+		delay += c.dice.wait(time.Millisecond)
+		time.AfterFunc(delay, func() {
+			s.done(outbox.Unavailable(errTampered))
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.broken = false
+		})
+	}
+	c.sent = nil
 }
 
 func TestPipelinedTopicsKeepTheirOrderWhenConnectionsBreak(t *testing.T) {

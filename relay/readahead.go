@@ -37,11 +37,14 @@ func (q *queue) plan() ([]*stream, []store.ReadRequest) {
 	var ended []*stream
 	for i, st := range q.streams {
 		switch {
-		case st.key != nil && !q.wants(st.key, room):
+		case st.key != nil && !q.wants(st.key):
 		case st.key == nil && room == 0:
 		case st.more:
 			// To the back, so that the others get their turn.
 			q.streams = append(append(q.streams[:i:i], q.streams[i+1:]...), st)
+			if st.key != nil {
+				room = q.keyRoom()
+			}
 			return []*stream{st}, []store.ReadRequest{q.request(st, room)}
 		default:
 			ended = append(ended, st)
@@ -49,7 +52,7 @@ func (q *queue) plan() ([]*stream, []store.ReadRequest) {
 	}
 	requests := make([]store.ReadRequest, len(ended))
 	for i, st := range ended {
-		requests[i] = q.request(st, room)
+		requests[i] = q.request(st, q.free()/len(ended))
 	}
 	return ended, requests
 }
@@ -75,12 +78,19 @@ func (q *queue) free() int { return q.config.Memory - q.bytes }
 
 // keyRoom returns how many bytes may be read of one of the keys that are read by
 // themselves.
-func (q *queue) keyRoom() int { return max(q.config.Memory/(8*maxSpilled), q.free()/4) }
+func (q *queue) keyRoom() int {
+	return min(q.free(), max(q.config.Memory/(8*maxSpilled), q.free()/4))
+}
 
 // wants tells whether more of a key that was spilled is to be read now. In a memory
-// that is full it may have one message, so that it goes on.
-func (q *queue) wants(k *keyQueue, room int) bool {
-	if len(k.items)-k.inFlight >= spillLow || room == 0 && len(k.items) > 0 {
+// that is full, and of which nothing comes free by itself, it may have one message,
+// so that it goes on.
+func (q *queue) wants(k *keyQueue) bool {
+	if len(k.items)-k.inFlight >= spillLow {
+		return false
+	}
+	if q.free() <= 0 && (len(k.items) > 0 || q.inFlight+q.settling > 0) {
+		q.full = true
 		return false
 	}
 	next := k.next()
@@ -92,7 +102,6 @@ func (q *queue) request(st *stream, room int) store.ReadRequest {
 	if st.key != nil {
 		r.Only = &st.key.name
 		r.Limit = min(r.Limit, spillBatch)
-		room = q.keyRoom()
 	}
 	// A row takes itemOverhead beside its bytes.
 	r.Limit = min(r.Limit, max(1, room/(2*itemOverhead)))

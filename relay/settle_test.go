@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -185,13 +187,8 @@ func TestCursorVoidReadsFromTheStart(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, d := newBench(t), newDice(seed)
 				p := &moody{sink: newSink(), dice: d, late: 3 * time.Millisecond, lose: 0.01}
-				s := &tampered{Store: b.store, before: func(_ context.Context, op string) error {
-					if op == "read" && d.chance(0.2) {
-						return store.ErrCursorVoid
-					}
-					return nil
-				}}
-				_, stop := b.startOn(s, p, &relay.Config{Window: 50, ReadBatch: 20})
+				s := &restarting{Store: b.store, dice: d}
+				_, stop := b.startOn(s, p, &relay.Config{Window: 50, ReadBatch: 20, SweepInterval: -1})
 				for range 20 {
 					b.emitMany(100, 30)
 					time.Sleep(d.wait(20 * time.Millisecond))
@@ -203,6 +200,39 @@ func TestCursorVoidReadsFromTheStart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// restarting is a store whose cursors all become void now and then.
+type restarting struct {
+	relay.Store
+	dice        *dice
+	incarnation int
+}
+
+func (s *restarting) Read(ctx context.Context, requests ...store.ReadRequest) ([]store.Page, error) {
+	if s.dice.chance(0.05) {
+		s.incarnation++
+	}
+	mark := fmt.Sprintf("%d!", s.incarnation)
+	requests = slices.Clone(requests)
+	for i := range requests {
+		for _, text := range []*string{&requests[i].Cursor.Seen, &requests[i].Cursor.Epoch} {
+			rest, current := strings.CutPrefix(*text, mark)
+			if *text != "" && !current {
+				return nil, store.ErrCursorVoid
+			}
+			*text = rest
+		}
+	}
+	pages, err := s.Store.Read(ctx, requests...)
+	for i := range pages {
+		for _, text := range []*string{&pages[i].Cursor.Seen, &pages[i].Cursor.Epoch} {
+			if *text != "" {
+				*text = mark + *text
+			}
+		}
+	}
+	return pages, err
 }
 
 // TestLateFailureIsWrittenBeforeStopping: Run waits for a failure that is being

@@ -41,7 +41,7 @@ func (q *queue) settled(items []*item) {
 		q.closeOne(it.shard)
 	}
 	q.publishWake.set()
-	if q.full && q.config.Memory-q.bytes >= q.config.Memory/4 {
+	if q.full && (q.free() >= q.config.Memory/4 || q.inFlight+q.settling == 0) {
 		q.full = false
 		q.readWake.set()
 	}
