@@ -50,11 +50,11 @@ func (d *db) InTx(ctx context.Context, mode postgres.TxMode, fn func(q postgres.
 	return pgx.BeginTxFunc(ctx, d.pool, options, func(tx pgx.Tx) error { return fn(querier{tx}) })
 }
 
-// Scan sends the setting and the query as one batch, which is a transaction and
+// Scan sends the settings and the query as one batch, which is a transaction and
 // one round trip.
-func (d *db) Scan(ctx context.Context, sql string, args []any, fn func(postgres.Rows) error) error {
+func (d *db) Scan(ctx context.Context, settings postgres.Settings, sql string, args []any, fn func(postgres.Rows) error) error {
 	batch := &pgx.Batch{}
-	batch.Queue(postgres.SettingsSQL)
+	batch.Queue(string(settings))
 	batch.Queue(sql, args...)
 	results := d.pool.SendBatch(ctx, batch)
 	defer func() { _ = results.Close() }()

@@ -287,16 +287,38 @@ func TestReaderDoesNotTouchDeadRows(t *testing.T) {
 	f.want("alive")
 }
 
+// TestReaderOfSomeShardsDoesNotCollectTheBacklog counts the buffers of one page of a
+// relay that owns a quarter of the shards.
+func TestReaderOfSomeShardsDoesNotCollectTheBacklog(t *testing.T) {
+	t.Parallel()
+	s, pool, schema := openStore(t, nil)
+	table := pgx.Identifier{schema, "message"}.Sanitize()
+	exec(t, pool, `INSERT INTO `+table+` (topic, key, payload) SELECT 'backlog', i, '\x00' FROM generate_series(1, 50000) AS i`)
+	exec(t, pool, "ANALYZE "+table)
+	f := &follower{t: t, store: s, limit: 100, counts: map[string]int{}}
+	r := f.request()
+	r.Shards = store.FirstShards(16)
+	if got := buffers(t, pool, schema, r); got > 100 {
+		t.Fatalf("a page of 100 messages looks into %d buffers", got)
+	}
+	pages, err := s.Read(t.Context(), r)
+	must(t, err)
+	r.Cursor = pages[0].Cursor
+	if got := buffers(t, pool, schema, r); got > 100 || len(pages[0].Rows) != 100 {
+		t.Fatalf("the page behind %d messages looks into %d buffers", len(pages[0].Rows), got)
+	}
+}
+
 // buffers has a read explained as the store runs it and counts its buffers.
 func buffers(t *testing.T, pool *pgxpool.Pool, schema string, r store.ReadRequest) int {
 	t.Helper()
 	names, err := postgres.NewNames(schema, "")
 	must(t, err)
-	sql, args, err := postgres.ReadStatement(names, r)
+	settings, sql, args, err := postgres.ReadStatement(names, r)
 	must(t, err)
 	var text []byte
 	must(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(t.Context(), postgres.SettingsSQL); err != nil {
+		if _, err := tx.Exec(t.Context(), string(settings)); err != nil {
 			return err
 		}
 		return tx.QueryRow(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql, args...).Scan(&text)

@@ -142,8 +142,8 @@ func (d postgresDB) InTx(ctx context.Context, mode postgres.TxMode, fn func(q po
 	return inTx(ctx, d.sql, options, func(tx *sql.Tx) error { return fn(querier{tx}) })
 }
 
-func (d postgresDB) Scan(ctx context.Context, query string, args []any, fn func(postgres.Rows) error) error {
+func (d postgresDB) Scan(ctx context.Context, settings postgres.Settings, query string, args []any, fn func(postgres.Rows) error) error {
 	return d.InTx(ctx, postgres.ReadWrite, func(q postgres.Querier) error {
-		return postgres.ScanIn(q)(ctx, query, args, fn)
+		return postgres.ScanIn(q)(ctx, settings, query, args, fn)
 	})
 }

@@ -85,7 +85,7 @@ func (c *Core) Settle(ctx context.Context, refs []store.Ref) error {
 	}
 	positions.WriteByte('}')
 	ids.WriteByte('}')
-	err := c.db.Scan(ctx, c.settle, []any{positions.String(), ids.String()}, func(rows Rows) error {
+	err := c.db.Scan(ctx, ByIndex, c.settle, []any{positions.String(), ids.String()}, func(rows Rows) error {
 		rows.Next()
 		return rows.Err()
 	})

@@ -24,10 +24,9 @@ type DB interface {
 	// InTx runs fn in a transaction.
 	InTx(ctx context.Context, mode TxMode, fn func(q Querier) error) error
 
-	// Scan runs one query with sequential scans off, in as few round trips as the
-	// driver allows: on a table whose size changes by the second the planner's
-	// guess is often wrong, and a cached plan stays wrong. It closes the rows.
-	Scan(ctx context.Context, sql string, args []any, fn func(Rows) error) error
+	// Scan runs one query under settings for its transaction, in as few round
+	// trips as the driver allows. It closes the rows.
+	Scan(ctx context.Context, settings Settings, sql string, args []any, fn func(Rows) error) error
 }
 
 // TxMode is what kind of transaction is wanted.
@@ -40,9 +39,22 @@ const (
 	OneSnapshot
 )
 
-// SettingsSQL is run before a Scan, in its transaction. A plan that has to have a
-// sequential scan after all seems so dear that the server would compile it.
-const SettingsSQL = `SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)`
+// Settings is a statement that keeps the planner to a plan: on a table whose size
+// changes by the second its guess is often wrong, and a cached plan stays wrong. A
+// plan that has to have what is switched off seems so dear that the server would
+// compile it, so that is off too.
+type Settings string
+
+const (
+	// ByIndex rules out sequential scans.
+	ByIndex Settings = `SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
+	set_config('enable_bitmapscan', 'on', true), set_config('enable_sort', 'on', true)`
+
+	// InIndexOrder has an index walked in its order, up to the limit, where the
+	// planner would rather collect the whole backlog and sort it.
+	InIndexOrder Settings = `SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
+	set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true)`
+)
 
 // queryRow scans the only row of a query into dest. It reports whether there was
 // one.

@@ -16,7 +16,13 @@ import (
 // of one statement, so that they belong together. Most columns of the first row
 // are empty.
 const (
-	readHead = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS now)
+	tailHead = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS now)` + readHead
+
+	// Snapshots are read from their text once, not for each row.
+	pageHead = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS now,
+	$8::text::pg_snapshot AS seen, coalesce($9::text::pg_snapshot, pg_current_snapshot()) AS epoch)` + readHead
+
+	readHead = `
 SELECT s.now::text AS snapshot, (SELECT i.id::text FROM {incarnation} i WHERE i.one) AS incarnation,
 	0::bigint AS position, NULL::uuid AS id, '' AS topic, '' AS key, '' AS tenant, '' AS type, '' AS version, '' AS content_type,
 	'' AS headers, NULL::bytea AS payload, now() AS created_at, 0 AS attempts, '' AS last_error, 0::bigint AS retry_in, 0::smallint AS shard
@@ -34,14 +40,14 @@ WHERE ($2::bigint = -1 OR ($2::bigint >> m.shard) & 1 = 1)
 	// readTailSQL returns what became visible since the last snapshot, by the
 	// index on txid alone: what is older, alive or dead, is not touched. The sum
 	// keeps the planner from walking the primary key instead.
-	readTailSQL = readHead + `  AND (m.txid >= $7::text::xid8 OR m.txid = ANY ($8::xid8[]))
+	readTailSQL = tailHead + `  AND (m.txid >= $7::text::xid8 OR m.txid = ANY ($8::xid8[]))
 ORDER BY m.position + 0 LIMIT $1)`
 
 	// readPageSQL returns the next of what became visible between two snapshots,
 	// the second of them its own if it has none, walking the primary key.
-	readPageSQL = readHead + `  AND m.position > $7
-  AND pg_visible_in_snapshot(m.txid, coalesce($9::text::pg_snapshot, (SELECT s.now FROM s)))
-  AND ($8::text IS NULL OR NOT pg_visible_in_snapshot(m.txid, $8::text::pg_snapshot))
+	readPageSQL = pageHead + `  AND m.position > $7
+  AND pg_visible_in_snapshot(m.txid, (SELECT s.epoch FROM s))
+  AND ($8::text IS NULL OR NOT pg_visible_in_snapshot(m.txid, (SELECT s.seen FROM s)))
 ORDER BY m.position LIMIT $1)`
 
 	// freezeSQL mends rows that come from another server, by a restored dump, with
@@ -76,12 +82,12 @@ func (c *Core) Read(ctx context.Context, requests ...store.ReadRequest) ([]store
 }
 
 // ScanFunc is the form of DB.Scan.
-type ScanFunc func(ctx context.Context, sql string, args []any, fn func(Rows) error) error
+type ScanFunc func(ctx context.Context, settings Settings, sql string, args []any, fn func(Rows) error) error
 
-// ScanIn runs a query with sequential scans off in a transaction that is open.
+// ScanIn runs queries in a transaction that is open.
 func ScanIn(q Querier) ScanFunc {
-	return func(ctx context.Context, sql string, args []any, fn func(Rows) error) error {
-		if err := q.Exec(ctx, SettingsSQL); err != nil {
+	return func(ctx context.Context, settings Settings, sql string, args []any, fn func(Rows) error) error {
+		if err := q.Exec(ctx, string(settings)); err != nil {
 			return err
 		}
 		rows, err := q.Query(ctx, sql, args...)
@@ -119,12 +125,12 @@ func (c *Core) read(ctx context.Context, scan ScanFunc, r store.ReadRequest) (st
 	if err != nil {
 		return store.Page{}, err
 	}
-	sql, args := c.readPage, pageArgs(r, seen, epoch)
+	settings, sql, args := InIndexOrder, c.readPage, pageArgs(r, seen, epoch)
 	if atTail(seen, epoch) {
-		sql, args = c.readTail, tailArgs(r, seen)
+		settings, sql, args = ByIndex, c.readTail, tailArgs(r, seen)
 	}
 	p := pageReader{request: r}
-	if err := scan(ctx, sql, args, p.scan); err != nil {
+	if err := scan(ctx, settings, sql, args, p.scan); err != nil {
 		return store.Page{}, err
 	}
 	return p.page(seen, epoch)
@@ -134,19 +140,19 @@ func (c *Core) read(ctx context.Context, scan ScanFunc, r store.ReadRequest) (st
 func atTail(seen, epoch snapshot) bool { return seen.text != "" && epoch.text == "" }
 
 // ReadStatement returns what Read runs for a request, to have it explained.
-func ReadStatement(n *Names, r store.ReadRequest) (sql string, args []any, err error) {
+func ReadStatement(n *Names, r store.ReadRequest) (settings Settings, sql string, args []any, err error) {
 	seen, err := openSnapshot(r.Cursor.Seen)
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	epoch, err := openSnapshot(r.Cursor.Epoch)
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	if atTail(seen, epoch) {
-		return n.SQL(readTailSQL), tailArgs(r, seen), nil
+		return ByIndex, n.SQL(readTailSQL), tailArgs(r, seen), nil
 	}
-	return n.SQL(readPageSQL), pageArgs(r, seen, epoch), nil
+	return InIndexOrder, n.SQL(readPageSQL), pageArgs(r, seen, epoch), nil
 }
 
 func commonArgs(r store.ReadRequest) []any {
