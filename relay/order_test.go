@@ -308,3 +308,39 @@ func TestRefusedPipelinedMessageWaitsItsTime(t *testing.T) {
 		b.stopped(stop)
 	})
 }
+
+// TestRefusedPipelinedMessageIsOvertakenByThoseInFlightAlone: what was not sent yet
+// waits for it.
+func TestRefusedPipelinedMessageIsOvertakenByThoseInFlightAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		for range 10 {
+			b.emitKey("t", "k")
+		}
+		refusing := true
+		b.broker.Refuse(func(m *outbox.Message) error {
+			if refusing && string(m.Payload) == "1" {
+				refusing = false
+				return errTampered
+			}
+			return nil
+		})
+		b.broker.Hold()
+		_, stop := b.start(&relay.Config{Window: 5, Pipelined: []string{"#"}})
+		for range 5 { // the answers to those in flight come one by one
+			time.Sleep(10 * time.Millisecond)
+			b.broker.Confirm(1)
+		}
+		time.Sleep(10 * time.Millisecond)
+		if n := b.broker.Held(); n != 0 {
+			t.Errorf("%d messages were sent though the one before them was refused", n)
+		}
+		b.broker.Release()
+		time.Sleep(time.Minute)
+		if got := fmt.Sprint(b.delivered()["k"]); got != "[2 3 4 5 1 6 7 8 9 10]" {
+			t.Errorf("delivered %s, want 1 behind those that were in flight", got)
+		}
+		b.wantEmpty()
+		b.stopped(stop)
+	})
+}

@@ -244,7 +244,7 @@ func (q *queue) giveBack(it *item) {
 		q.list(it, true)
 	default:
 		it.key.answered++
-		it.key.failed = true
+		it.key.failed, it.key.listed = true, nil
 		q.advance(it.key)
 	}
 }
