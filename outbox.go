@@ -45,7 +45,8 @@ type options struct {
 }
 
 // DefaultMaxPayload is the limit of an encoded payload in bytes, unless
-// [WithMaxPayload] says otherwise. It is what a NATS server takes by default.
+// [WithMaxPayload] says otherwise. A NATS server takes as much by default with the
+// headers included: for payloads close to it, raise the server's max_payload.
 const DefaultMaxPayload = 1 << 20
 
 // WithMaxPayload sets the greatest size of an encoded payload in bytes. Zero or
