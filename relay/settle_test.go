@@ -312,7 +312,7 @@ func TestLastOfSeveralFailuresCounts(t *testing.T) {
 		b, p := newBench(t), newBlocker("b")
 		var fails gate
 		s := &failures{Store: b.store}
-		s.before = func(ctx context.Context) error { return fails.pass(ctx) }
+		s.before = fails.pass
 		b.emitKey("t", "b")
 		fails.close()
 		_, stop := b.startOn(s, p, nil)
