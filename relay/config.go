@@ -28,10 +28,10 @@ type Config struct {
 	// most 10,000.
 	ReadBatch int
 
-	// SettleBatch is the number of confirmed messages deleted at once, and the
-	// greatest number of confirmed and not yet deleted ones: after a crash at
-	// most Window and SettleBatch messages are sent again. Defaults to 1,000; at
-	// most 10,000.
+	// SettleBatch is the number of confirmed messages deleted at once. Those that
+	// are unconfirmed or not yet deleted are never more than Window and SettleBatch
+	// together: so many may be sent again after a crash. Defaults to 1,000; at most
+	// 10,000.
 	SettleBatch int
 
 	// SettleDelay is how long confirmed messages are gathered for a batch that is
