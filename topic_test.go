@@ -98,7 +98,7 @@ func FuzzMatchTopic(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, pattern, topic string) {
 		if outbox.ValidatePattern(pattern) != nil || outbox.ValidateTopic(topic) != nil {
-			t.Skip("not valid")
+			return // says nothing about matching
 		}
 		want := asRegexp(pattern).MatchString("." + topic)
 		if got := outbox.MatchTopic(pattern, topic); got != want {

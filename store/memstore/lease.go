@@ -101,18 +101,14 @@ func (s *Store) share(owner string) int {
 		members = append(members, m)
 	}
 	slices.SortFunc(members, func(a, b *member) int { return cmp.Compare(a.joined, b.joined) })
-	shares := make([]int, len(members))
-	for left, dealt := s.shards, true; left > 0 && dealt; {
-		dealt = false
-		for i, m := range members {
-			if left > 0 && (m.most <= 0 || shares[i] < m.most) {
-				shares[i]++
-				left--
-				dealt = true
-			}
+	most, place := make([]int, len(members)), 0
+	for i, m := range members {
+		most[i] = m.most
+		if m.owner == owner {
+			place = i
 		}
 	}
-	return shares[slices.IndexFunc(members, func(m *member) bool { return m.owner == owner })]
+	return store.Shares(s.shards, most)[place]
 }
 
 func (s *Store) held(owner string) int {

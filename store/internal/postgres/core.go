@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/outbox-go/outbox/store"
@@ -22,10 +21,10 @@ type Core struct {
 	names *Names
 	wakes Wakes
 
-	readTail, readPage, freeze, newIncarnation string
-	settle, failLock, fail                     string
-	claim                                      claimSQL
-	armLock, armMark, armSet, armNext          string
+	readTail, readPage, freeze        string
+	settle, failLock, fail            string
+	claim                             claimSQL
+	armLock, armMark, armSet, armNext string
 }
 
 // Wakes says how a store's relays learn of commits.
@@ -44,7 +43,6 @@ func NewCore(db DB, names *Names, wakes Wakes) *Core {
 	c.readTail = names.SQL(readTailSQL)
 	c.readPage = names.SQL(readPageSQL)
 	c.freeze = names.SQL(freezeSQL)
-	c.newIncarnation = names.SQL(newIncarnationSQL)
 	c.settle = names.SQL(settleSQL)
 	c.failLock = names.SQL(failLockSQL)
 	c.fail = names.SQL(failSQL)
@@ -196,5 +194,3 @@ func errorText(s string) string {
 	}
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "?"), "\x00", "?")
 }
-
-func micros(d time.Duration) int64 { return d.Microseconds() }

@@ -68,7 +68,7 @@ func (c *Core) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, er
 }
 
 func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, claim *store.Claim) error {
-	ttl := micros(r.TTL)
+	ttl := r.TTL.Microseconds()
 	if err := q.Exec(ctx, c.claim.join, r.Owner, r.Name, ttl, int64(max(r.Most, 0)), c.wakes == Polling); err != nil {
 		return err
 	}

@@ -110,7 +110,7 @@ func (c *Core) startAll(ctx context.Context, requests []store.ReadRequest) error
 			if err := c.db.Exec(ctx, c.freeze); err != nil {
 				return err
 			}
-			return c.db.Exec(ctx, c.newIncarnation)
+			return c.db.Exec(ctx, c.claim.incarnation)
 		}
 	}
 	return nil
