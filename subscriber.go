@@ -30,7 +30,31 @@ type Subscription struct {
 	// Prefetch is the greatest number of messages received and not yet settled.
 	// Required, at least 1.
 	Prefetch int
+
+	// RetryDelays are the delays that [Retry] will be asked for most, in any
+	// order, at most 16, each 1 ms to 24 h. A driver that keeps the messages of
+	// each delay in a queue of its own makes these queues before the first
+	// message comes. Members of one queue may differ in them.
+	RetryDelays []time.Duration
+
+	// InOrder hands out the queue's messages in their order across all members:
+	// to one member at a time, the others standing by. What one gave back or
+	// left unsettled comes again before what was never delivered. All members
+	// of a queue must agree on it.
+	InOrder bool
+
+	// DeadLetters asks for the dead letters of Queue in the place of its
+	// messages: those settled with [DeadLetter], each with its Failure. Topics
+	// and RetryDelays are not needed and change nothing; to settle one with
+	// Retry or DeadLetter is an error.
+	DeadLetters bool
 }
+
+const (
+	maxRetryDelays = 16
+	minRetryDelay  = time.Millisecond
+	maxRetryDelay  = 24 * time.Hour
+)
 
 // Validate reports all that is wrong with s, each fault with the name of its
 // field. Every subscriber calls it before it connects.
@@ -39,7 +63,7 @@ func (s *Subscription) Validate() error {
 	if reason := queueFault(s.Queue); reason != "" {
 		errs = append(errs, fmt.Errorf("outbox: subscription: Queue %q %s", s.Queue, reason))
 	}
-	if len(s.Topics) == 0 {
+	if len(s.Topics) == 0 && !s.DeadLetters {
 		errs = append(errs, errors.New("outbox: subscription: Topics is empty: name at least one pattern, \"#\" for all"))
 	}
 	for i, pattern := range s.Topics {
@@ -49,6 +73,17 @@ func (s *Subscription) Validate() error {
 	}
 	if s.Prefetch < 1 {
 		errs = append(errs, fmt.Errorf("outbox: subscription: Prefetch is %d, at least 1 is required", s.Prefetch))
+	}
+	if n := len(s.RetryDelays); n > maxRetryDelays {
+		errs = append(errs, fmt.Errorf("outbox: subscription: RetryDelays has %d delays, at most %d are allowed", n, maxRetryDelays))
+	}
+	for i, d := range s.RetryDelays {
+		if d < minRetryDelay || d > maxRetryDelay {
+			errs = append(errs, fmt.Errorf("outbox: subscription: RetryDelays[%d] is %s: use %s to %s", i, d, minRetryDelay, maxRetryDelay))
+		}
+	}
+	if s.DeadLetters && s.InOrder {
+		errs = append(errs, errors.New("outbox: subscription: InOrder does not go with DeadLetters: dead letters have no order"))
 	}
 	return errors.Join(errs...)
 }
@@ -95,24 +130,51 @@ type Subscriber interface {
 type Received struct {
 	Message
 
+	// Failure is what has become of the message so far: nil until an attempt
+	// was settled with [Retry] or [DeadLetter].
+	Failure *Failure
+
 	// Redelivered tells that the broker has delivered the message before.
 	Redelivered bool
 
 	// ReceivedAt is the local time of the delivery.
 	ReceivedAt time.Time
 
-	// Settle tells the broker what became of the message. It is called once, from
-	// any goroutine. Its error means that the broker may deliver the message
-	// again.
+	// Settle tells the broker what is to become of the message. It may be called
+	// from any goroutine, and once, but for this: after an error of [Retry] or
+	// [DeadLetter] the message is as it was, and the caller must settle it in
+	// another way. An error of [Ack] or [Requeue] means that the broker may
+	// deliver the message again.
 	Settle func(Settlement) error
 }
 
-// Settlement is what becomes of a received message.
-type Settlement int
+// Settlement is what is to become of a received message.
+type Settlement struct {
+	Outcome Outcome
+
+	// Delay is, with [Retry], the time after which the message is delivered
+	// again: not earlier, and as soon after it as the driver can. Zero means at
+	// once. Not negative, at most 24 h.
+	Delay time.Duration
+
+	// Failure is required with [Retry] and [DeadLetter], and comes with the next
+	// delivery. It must not be changed afterwards.
+	Failure *Failure
+}
+
+// Outcome is the kind of a [Settlement].
+type Outcome int
 
 const (
 	// Ack removes the message from the queue: it was handled.
-	Ack Settlement = iota
-	// Requeue gives the message back, to be delivered again.
+	Ack Outcome = iota
+	// Requeue gives the message back, to be delivered again, in its old place as
+	// far as the broker allows. It is no attempt.
 	Requeue
+	// Retry lets the message be delivered again after Delay, to the members of
+	// this queue alone, with its id, topic and headers as they were. Others go
+	// on before it.
+	Retry
+	// DeadLetter moves the message to the queue's dead letters.
+	DeadLetter
 )

@@ -1,8 +1,10 @@
 package outbox
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestSubscriptionValidateNamesEveryFault(t *testing.T) {
@@ -24,7 +26,17 @@ func TestSubscriptionValidateNamesEveryFault(t *testing.T) {
 			}
 		}
 	}
-	if err := (&Subscription{Queue: "q", Prefetch: 1}).Validate(); err == nil || !strings.Contains(err.Error(), "Topics") {
-		t.Errorf("no topics: %v", err)
+	for field, bad := range map[string]Subscription{
+		"Topics":         {Queue: "q", Prefetch: 1},
+		"RetryDelays[1]": {Queue: "q", Prefetch: 1, Topics: []string{"#"}, RetryDelays: []time.Duration{time.Second, 0}},
+		"17 delays":      {Queue: "q", Prefetch: 1, Topics: []string{"#"}, RetryDelays: slices.Repeat([]time.Duration{time.Second}, 17)},
+		"InOrder":        {Queue: "q", Prefetch: 1, InOrder: true, DeadLetters: true},
+	} {
+		if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%+v: got %v, want an error that names %s", bad, err, field)
+		}
+	}
+	if err := (&Subscription{Queue: "q", Prefetch: 1, DeadLetters: true}).Validate(); err != nil {
+		t.Errorf("dead letters without topics: %v", err)
 	}
 }

@@ -56,7 +56,7 @@ func testUnsettledComeBack(e *env) {
 		e.Error("Subscribe returned nil after Close, want an error: its context has not ended")
 	}
 	for _, r := range taken {
-		if r.Settle(outbox.Ack) == nil {
+		if r.Settle(outbox.Settlement{Outcome: outbox.Ack}) == nil {
 			e.Errorf("message %s could be settled after Close", r.Key)
 		}
 	}

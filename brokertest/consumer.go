@@ -139,9 +139,9 @@ func (c *consumer) nothingBut(p *publisher, topic string) {
 	c.env.settle(r, outbox.Ack)
 }
 
-func (e *env) settle(r *outbox.Received, how outbox.Settlement) {
+func (e *env) settle(r *outbox.Received, how outbox.Outcome) {
 	e.Helper()
-	if err := r.Settle(how); err != nil {
+	if err := r.Settle(outbox.Settlement{Outcome: how}); err != nil {
 		e.Errorf("settle message %s: %v", r.ID, err)
 	}
 }

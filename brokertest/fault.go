@@ -42,7 +42,7 @@ func testCutWhilePublishing(e *env) {
 		seen := map[string]bool{}
 		for len(seen) < n {
 			r := c.next()
-			_ = r.Settle(outbox.Ack) // fails for what came before the cut
+			_ = r.Settle(outbox.Settlement{Outcome: outbox.Ack}) // fails for what came before the cut
 			if r.Topic == "cut."+strconv.Itoa(round) {
 				seen[r.Key] = true
 			}
@@ -68,7 +68,7 @@ func testCutWhileConsuming(e *env) {
 			e.cut()
 			c.waitReady()
 		}
-		_ = r.Settle(outbox.Ack) // may fail for what came before a cut
+		_ = r.Settle(outbox.Settlement{Outcome: outbox.Ack}) // may fail for what came before a cut
 	}
 	if len(c.ready) > 2 {
 		e.Logf("the subscription was established %d times more than there were cuts", len(c.ready))
@@ -79,7 +79,7 @@ func testCutWhileConsuming(e *env) {
 		for {
 			select {
 			case r := <-c.got:
-				_ = r.Settle(outbox.Ack)
+				_ = r.Settle(outbox.Settlement{Outcome: outbox.Ack})
 			case <-c.ended:
 				return
 			}
@@ -102,17 +102,17 @@ func testCutIdle(e *env) {
 		p.publishAgain(m)
 		r := c.next()
 		for r.ID != m.ID {
-			_ = r.Settle(outbox.Ack)
+			_ = r.Settle(outbox.Settlement{Outcome: outbox.Ack})
 			r = c.next()
 		}
 		e.cut()
 		c.waitReady()
-		if r.Settle(outbox.Ack) == nil {
+		if r.Settle(outbox.Settlement{Outcome: outbox.Ack}) == nil {
 			continue
 		}
 		again := c.next()
 		for again.ID != m.ID {
-			_ = again.Settle(outbox.Ack)
+			_ = again.Settle(outbox.Settlement{Outcome: outbox.Ack})
 			again = c.next()
 		}
 		e.settle(again, outbox.Ack)

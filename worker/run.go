@@ -139,8 +139,8 @@ func (r *run) logFailure(m *outbox.Received, err error) {
 	r.log.LogAttrs(context.Background(), level, "message failed", attrs...)
 }
 
-func (r *run) settle(m *outbox.Received, s outbox.Settlement) {
-	if err := m.Settle(s); err != nil {
+func (r *run) settle(m *outbox.Received, how outbox.Outcome) {
+	if err := m.Settle(outbox.Settlement{Outcome: how}); err != nil {
 		r.log.Warn("message not settled", "id", m.ID, "topic", m.Topic, "error", err)
 	}
 }

@@ -162,7 +162,7 @@ func TestMessageThatArrivesWhileStoppingIsGivenBack(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if !slices.Equal(got, []outbox.Settlement{outbox.Requeue}) {
+	if !slices.Equal(got, []outbox.Settlement{{Outcome: outbox.Requeue}}) {
 		t.Errorf("settled %v, want one Requeue", got)
 	}
 }
@@ -176,7 +176,7 @@ func TestStopWhileAFailedMessageIsBeingGivenBack(t *testing.T) {
 			for _, id := range []string{"1", "2", "3"} {
 				receive(&outbox.Received{Message: text(id, "a", "k"), Settle: func(s outbox.Settlement) error {
 					time.Sleep(time.Minute)
-					requeued.add(fmt.Sprint(id, s == outbox.Requeue))
+					requeued.add(fmt.Sprint(id, s.Outcome == outbox.Requeue))
 					return nil
 				}})
 			}

@@ -127,7 +127,7 @@ func TestRunReturnsTheErrorOfTheSubscription(t *testing.T) {
 		if err := w.Run(t.Context()); !errors.Is(err, refused) || !strings.Contains(err.Error(), `queue "q"`) {
 			t.Errorf("Run: %v", err)
 		}
-		if !slices.Equal(settled, []outbox.Settlement{outbox.Ack}) {
+		if !slices.Equal(settled, []outbox.Settlement{{Outcome: outbox.Ack}}) {
 			t.Errorf("the running message was settled as %v, want one Ack", settled)
 		}
 	})

@@ -165,14 +165,14 @@ func TestRequeuedComeFirstInOrder(t *testing.T) {
 		if len(taken) == 3 {
 			cancel()
 			for _, i := range []int{2, 0} {
-				if err := taken[i].Settle(outbox.Requeue); err != nil {
+				if err := taken[i].Settle(outbox.Settlement{Outcome: outbox.Requeue}); err != nil {
 					t.Error(err)
 				}
 			}
-			if err := taken[1].Settle(outbox.Ack); err != nil {
+			if err := taken[1].Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 				t.Error(err)
 			}
-			if taken[1].Settle(outbox.Ack) == nil {
+			if taken[1].Settle(outbox.Settlement{Outcome: outbox.Ack}) == nil {
 				t.Error("settled twice without an error")
 			}
 		}
@@ -200,13 +200,13 @@ func TestSynctest(t *testing.T) {
 				if r.Key == "hold" && !r.Redelivered {
 					go func() {
 						time.Sleep(time.Minute)
-						if r.Settle(outbox.Ack) == nil {
+						if r.Settle(outbox.Settlement{Outcome: outbox.Ack}) == nil {
 							t.Error("a message could be settled after its connection was cut")
 						}
 					}()
 					return
 				}
-				if err := r.Settle(outbox.Ack); err != nil {
+				if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -246,7 +246,7 @@ func BenchmarkPublishConsume(b *testing.B) {
 	}()
 	s := outbox.Subscription{Queue: "q", Topics: []string{"#"}, Prefetch: 100}
 	err := broker.Subscriber().Subscribe(ctx, s, func() {}, func(r *outbox.Received) {
-		if err := r.Settle(outbox.Ack); err != nil {
+		if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 			b.Error(err)
 		}
 		if left--; left == 0 {

@@ -168,7 +168,7 @@ func (c *consumer) received(it *item, redelivered bool) *outbox.Received {
 			return errLost
 		}
 		delete(c.unsettled, it)
-		if how == outbox.Requeue {
+		if how.Outcome == outbox.Requeue {
 			c.queue.giveBack(it)
 		}
 		return nil

@@ -105,7 +105,7 @@ func BenchmarkConsume(b *testing.B) {
 			b.ResetTimer()
 			s := outbox.Subscription{Queue: "bench", Topics: []string{"user.*"}, Prefetch: prefetch}
 			err := sub.Subscribe(ctx, s, func() {}, func(r *outbox.Received) {
-				if err := r.Settle(outbox.Ack); err != nil {
+				if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 					b.Error(err)
 				}
 				if left--; left == 0 {

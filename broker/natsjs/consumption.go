@@ -232,7 +232,7 @@ func (c *consumption) settle(d *delivery, how outbox.Settlement) error {
 	}
 	delete(c.unsettled, d)
 	what := ack
-	if how == outbox.Requeue {
+	if how.Outcome == outbox.Requeue {
 		what = nak
 	}
 	err := c.publish(d, what)

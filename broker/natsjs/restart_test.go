@@ -31,7 +31,7 @@ func TestServerRestart(t *testing.T) {
 	go func() {
 		s := outbox.Subscription{Queue: "restart", Topics: []string{"#"}, Prefetch: 200}
 		consuming <- broker.Subscriber().Subscribe(ctx, s, func() {}, func(r *outbox.Received) {
-			_ = r.Settle(outbox.Ack) // fails while the server is away
+			_ = r.Settle(outbox.Settlement{Outcome: outbox.Ack}) // fails while the server is away
 			mu.Lock()
 			defer mu.Unlock()
 			seen[r.Key]++
@@ -145,7 +145,7 @@ func TestLateServer(t *testing.T) {
 		s := outbox.Subscription{Queue: "late", Topics: []string{"#"}, Prefetch: 1}
 		consuming <- broker.Subscriber().Subscribe(ctx, s, func() {}, func(r *outbox.Received) {
 			got <- struct{}{}
-			if err := r.Settle(outbox.Ack); err != nil {
+			if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -80,7 +80,7 @@ func TestAcksArrive(t *testing.T) {
 		}
 	}
 	for range n {
-		if err := c.next().Settle(outbox.Ack); err != nil {
+		if err := c.next().Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,7 +119,7 @@ func TestEndLeavesNothing(t *testing.T) {
 		if received++; received == taken {
 			cancel()
 		}
-		if err := r.Settle(outbox.Ack); err != nil {
+		if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -128,7 +128,7 @@ func TestEndLeavesNothing(t *testing.T) {
 	}
 	c := subscribe(t, broker, all("q", n))
 	for range n - taken {
-		if err := c.next().Settle(outbox.Ack); err != nil {
+		if err := c.next().Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -170,7 +170,7 @@ func TestSlowHandlerKeepsItsMessage(t *testing.T) {
 	if info := consumerInfo(t, s.jetStream(t), config.Stream, "slow"); info.NumRedelivered != 0 || len(c.got) > 0 {
 		t.Errorf("the message of a slow handler was delivered %d times more", info.NumRedelivered+len(c.got))
 	}
-	if err := r.Settle(outbox.Ack); err != nil {
+	if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 		t.Error(err)
 	}
 	c.end()
@@ -194,7 +194,7 @@ func TestNewQueueGetsHistory(t *testing.T) {
 		if r.Key != fmt.Sprint(i) {
 			t.Errorf("got message %s, want %d", r.Key, i)
 		}
-		if err := r.Settle(outbox.Ack); err != nil {
+		if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -229,7 +229,7 @@ func TestTopicAddedByOtherMember(t *testing.T) {
 	for range want {
 		r := old.next()
 		got = append(got, r.ID)
-		if err := r.Settle(outbox.Ack); err != nil {
+		if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -254,7 +254,7 @@ func TestDeletedConsumerIsMadeAgain(t *testing.T) {
 	if err := publish(t, p, benchMessage(1)); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.next().Settle(outbox.Ack); err != nil {
+	if err := c.next().Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 		t.Error(err)
 	}
 	c.end()
@@ -285,7 +285,7 @@ func TestForeignMessage(t *testing.T) {
 	if r.CreatedAt.Before(before) || r.CreatedAt.After(time.Now().Add(time.Minute)) {
 		t.Errorf("CreatedAt %v, want when the stream stored it", r.CreatedAt)
 	}
-	if err := r.Settle(outbox.Ack); err != nil {
+	if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 		t.Error(err)
 	}
 	c.end()

@@ -45,7 +45,7 @@ func BenchmarkConsume(b *testing.B) {
 			b.ReportAllocs()
 			b.ResetTimer()
 			stop := subscribed(b, address, config, benchWindow, func(r *outbox.Received) {
-				if err := r.Settle(outbox.Ack); err != nil {
+				if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 					b.Error(err)
 				}
 				if n.Add(1) == int64(b.N) {

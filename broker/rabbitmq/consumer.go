@@ -178,7 +178,7 @@ func (c *consumer) received(ch *amqp.Channel, m *amqp.Delivery) *outbox.Received
 		}
 		defer c.unsettled.remove()
 		var err error
-		if how == outbox.Ack {
+		if how.Outcome == outbox.Ack {
 			err = ch.Ack(tag, false)
 		} else {
 			err = ch.Reject(tag, true)

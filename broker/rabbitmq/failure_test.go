@@ -183,7 +183,7 @@ func TestBrokerThatComesLater(t *testing.T) {
 	if failed := publishAgain(t, p, testMessages("a", 1)); failed != nil {
 		t.Fatal(failed)
 	}
-	_ = in.next().Settle(outbox.Ack)
+	_ = in.next().Settle(outbox.Settlement{Outcome: outbox.Ack})
 }
 
 func TestConfirmTimeoutEndsTheConnection(t *testing.T) {
@@ -308,7 +308,7 @@ func TestStaleSettle(t *testing.T) {
 	fresh := []*outbox.Received{in.next(), in.next()}
 	// Their delivery tags are 1 and 2 again.
 	for _, r := range stale {
-		if err := r.Settle(outbox.Ack); !errors.Is(err, errStale) {
+		if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); !errors.Is(err, errStale) {
 			t.Errorf("settling on the lost connection: %v, want %v", err, errStale)
 		}
 	}
@@ -316,10 +316,10 @@ func TestStaleSettle(t *testing.T) {
 		if !r.Redelivered {
 			t.Errorf("message %s is not marked as redelivered", r.ID)
 		}
-		if err := r.Settle(outbox.Requeue); err != nil {
+		if err := r.Settle(outbox.Settlement{Outcome: outbox.Requeue}); err != nil {
 			t.Error(err)
 		}
-		if err := r.Settle(outbox.Ack); !errors.Is(err, errSettled) {
+		if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); !errors.Is(err, errSettled) {
 			t.Errorf("settling twice: %v, want %v", err, errSettled)
 		}
 	}

@@ -166,7 +166,7 @@ func (in *inbox) collect(ids map[string]bool) map[string]int {
 	seen := map[string]int{}
 	for missing := len(ids); missing > 0; {
 		r := in.next()
-		_ = r.Settle(outbox.Ack)
+		_ = r.Settle(outbox.Settlement{Outcome: outbox.Ack})
 		if seen[r.ID]++; seen[r.ID] == 1 && ids[r.ID] {
 			missing--
 		}

@@ -190,7 +190,7 @@ func TestPropertiesAsLargeAsAFrame(t *testing.T) {
 	if err := publishOne(t, p, m); err != nil {
 		t.Fatal(err)
 	}
-	_ = in.next().Settle(outbox.Ack)
+	_ = in.next().Settle(outbox.Settlement{Outcome: outbox.Ack})
 	room := currentSession(p).maxProperties - propertiesSize(m)
 	m.Headers["x"] = strings.Repeat("v", room)
 	if err := publishOne(t, p, m); err != nil {
@@ -244,7 +244,7 @@ func TestCheckOnlyNeedsNoRightToConfigure(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := subscribe(t, address, &SubscriberConfig{Topology: CheckOnly}, all(1))
-	_ = in.next().Settle(outbox.Ack)
+	_ = in.next().Settle(outbox.Settlement{Outcome: outbox.Ack})
 }
 
 // No message is to blame when the exchange vanishes: it is declared again.

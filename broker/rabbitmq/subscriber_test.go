@@ -53,7 +53,7 @@ func TestDeletedQueueIsDeclaredAgain(t *testing.T) {
 			if failed := publishAgain(t, p, testMessages("a", 1)); failed != nil {
 				t.Fatal(failed)
 			}
-			if err := in.next().Settle(outbox.Ack); err != nil {
+			if err := in.next().Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -94,7 +94,7 @@ func TestConnectionLostWhileEnding(t *testing.T) {
 	in.end()
 	proxy.Cut()
 	other := subscribe(t, address, nil, all(1))
-	if again := other.next(); again.ID != r.ID || again.Settle(outbox.Ack) != nil {
+	if again := other.next(); again.ID != r.ID || again.Settle(outbox.Settlement{Outcome: outbox.Ack}) != nil {
 		t.Errorf("got message %s", again.ID)
 	}
 	select {
@@ -102,7 +102,7 @@ func TestConnectionLostWhileEnding(t *testing.T) {
 		t.Fatalf("Subscribe returned %v while a message was not settled", err)
 	default:
 	}
-	if err := r.Settle(outbox.Ack); !errors.Is(err, errStale) {
+	if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); !errors.Is(err, errStale) {
 		t.Errorf("Settle returned %v, want %v", err, errStale)
 	}
 	if err := in.waitEnd(); err != nil {

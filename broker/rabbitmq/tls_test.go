@@ -28,7 +28,7 @@ func TestTLS(t *testing.T) {
 		t.Fatal(failed)
 	}
 	for _, m := range msgs {
-		if r := in.next(); r.ID != m.ID || r.Settle(outbox.Ack) != nil {
+		if r := in.next(); r.ID != m.ID || r.Settle(outbox.Settlement{Outcome: outbox.Ack}) != nil {
 			t.Fatalf("got message %s, want %s", r.ID, m.ID)
 		}
 	}
