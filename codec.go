@@ -3,7 +3,9 @@ package outbox
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"mime"
 )
 
@@ -22,6 +24,15 @@ type Codec interface {
 	Encode(v any) ([]byte, error)
 	// Decode reads data into v, a non-nil pointer.
 	Decode(data []byte, v any) error
+}
+
+// StrictCodec is a [Codec] that can refuse what the value has no place for. A
+// worker's handler may ask for it.
+type StrictCodec interface {
+	Codec
+	// DecodeStrict is Decode, but a field of data that v has no place for is an
+	// error.
+	DecodeStrict(data []byte, v any) error
 }
 
 // JSON encodes with encoding/json, without escaping HTML characters.
@@ -46,6 +57,21 @@ func (jsonCodec) Encode(v any) ([]byte, error) {
 
 func (jsonCodec) Decode(data []byte, v any) error { return json.Unmarshal(data, v) }
 
+func (jsonCodec) DecodeStrict(data []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		if errors.Is(err, io.EOF) {
+			return io.ErrUnexpectedEOF // an empty payload
+		}
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is more after the JSON value")
+	}
+	return nil
+}
+
 type bytesCodec struct{}
 
 func (bytesCodec) ContentType() string { return ContentTypeBytes }
@@ -59,6 +85,9 @@ func (bytesCodec) Encode(v any) ([]byte, error) {
 	}
 	return nil, fmt.Errorf("%T is neither []byte nor string", v)
 }
+
+// DecodeStrict is Decode: bytes have no fields.
+func (c bytesCodec) DecodeStrict(data []byte, v any) error { return c.Decode(data, v) }
 
 func (bytesCodec) Decode(data []byte, v any) error {
 	switch v := v.(type) {

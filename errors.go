@@ -73,6 +73,7 @@ func fieldError(event int, field, value, reason string) *FieldError {
 // PanicError is a panic of a user's function, turned into an error.
 type PanicError struct {
 	Value any
+	Stack []byte // of the goroutine that panicked; may be nil
 }
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }

@@ -33,6 +33,9 @@ type Outbox[Tx any] struct {
 	codecs     *Codecs
 	fallback   Codec
 	maxPayload int
+
+	contextHeaders func(context.Context) map[string]string
+	now            func() time.Time
 }
 
 // Option changes a default of [New].
@@ -42,6 +45,9 @@ type options struct {
 	codecs     []Codec
 	fallback   Codec
 	maxPayload int
+
+	contextHeaders func(context.Context) map[string]string
+	now            func() time.Time
 }
 
 // DefaultMaxPayload is the limit of an encoded payload in bytes, unless
@@ -66,9 +72,24 @@ func WithDefaultCodec(codec Codec) Option {
 	return func(o *options) { o.fallback = codec }
 }
 
+// WithContextHeaders sets a function that returns the headers to add to every event
+// that is emitted with ctx, for tracing: traceparent and tracestate, for example.
+// An event's own headers win over them, and they win over those of [WithCause].
+// What cannot be a header is left out. The function must be safe for concurrent
+// use; what it returns is not changed.
+func WithContextHeaders(headers func(ctx context.Context) map[string]string) Option {
+	return func(o *options) { o.contextHeaders = headers }
+}
+
+// WithClock sets the clock of [Message.CreatedAt], for tests. Defaults to
+// [time.Now].
+func WithClock(now func() time.Time) Option {
+	return func(o *options) { o.now = now }
+}
+
 // New returns an outbox that writes to store.
 func New[Tx any](store Store[Tx], opts ...Option) *Outbox[Tx] {
-	o := options{fallback: JSON, maxPayload: DefaultMaxPayload}
+	o := options{fallback: JSON, maxPayload: DefaultMaxPayload, now: time.Now}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -77,6 +98,9 @@ func New[Tx any](store Store[Tx], opts ...Option) *Outbox[Tx] {
 		codecs:     NewCodecs(append(o.codecs, o.fallback)...),
 		fallback:   o.fallback,
 		maxPayload: o.maxPayload,
+
+		contextHeaders: o.contextHeaders,
+		now:            o.now,
 	}
 }
 
@@ -101,17 +125,18 @@ func (o *Outbox[Tx]) Emit(ctx context.Context, tx Tx, events ...Event) error {
 
 // Prepare validates and encodes events without writing them, for stores that can
 // put the insert into a batch of the caller's, such as pgxstore.Queue.
-func (o *Outbox[Tx]) Prepare(_ context.Context, events ...Event) ([]Message, error) {
+func (o *Outbox[Tx]) Prepare(ctx context.Context, events ...Event) ([]Message, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
-	now := time.Now().UTC()
+	now, carried := o.now().UTC(), o.carriedBy(ctx)
 	msgs := make([]Message, len(events))
 	var faults []error
 	for i := range events {
 		if errs := o.prepare(i, &events[i], now, &msgs[i]); errs != nil {
 			faults = append(faults, errs...)
 		}
+		msgs[i].Headers = withHeaders(msgs[i].Headers, carried)
 	}
 	if faults != nil {
 		return nil, errors.Join(faults...)
