@@ -139,7 +139,7 @@ type recorder struct {
 func startWorker(t testing.TB, sub outbox.Subscriber, queue string, topics ...string) *recorder {
 	t.Helper()
 	r := &recorder{t: t, ids: map[string]int{}, changed: make(chan struct{}, 1)}
-	w := worker.New(sub, &worker.Config{Queue: queue, Logger: quiet(), RetryDelay: 100 * time.Millisecond})
+	w := worker.New(sub, &worker.Config{Queue: queue, Logger: quiet(), Retries: worker.Retries{Delays: []time.Duration{100 * time.Millisecond}, MaxAttempts: 100}})
 	for _, topic := range topics {
 		worker.Handle(w, topic, r.handle)
 	}

@@ -11,26 +11,51 @@ import (
 	"github.com/outbox-go/outbox"
 )
 
-// decoderOf returns the function that turns a message's payload into a T and
-// validates it.
-func decoderOf[T any](codecs *outbox.Codecs) func(m *outbox.Received, into *T) error {
-	decode := func(m *outbox.Received, into *T) error { return decodeByCodec(codecs, m, into) }
+// decoderOf returns the function that turns a delivery into one with the decoded
+// and validated payload.
+func decoderOf[T any](codecs *outbox.Codecs, strict bool) func(raw *Delivery[[]byte]) (*Delivery[T], error) {
+	into := payloadDecoder[T](codecs, strict)
+	validate := validatorOf[T]()
+	return func(raw *Delivery[[]byte]) (*Delivery[T], error) {
+		if same, ok := any(raw).(*Delivery[T]); ok {
+			return same, nil
+		}
+		d := &Delivery[T]{Metadata: raw.Metadata}
+		if err := into(raw, &d.Payload); err != nil {
+			return nil, err
+		}
+		if validate == nil {
+			return d, nil
+		}
+		if err := validate(&d.Payload); err != nil {
+			return nil, fmt.Errorf("validate %s: %w", reflect.TypeFor[T](), err)
+		}
+		return d, nil
+	}
+}
+
+func payloadDecoder[T any](codecs *outbox.Codecs, strict bool) func(raw *Delivery[[]byte], into *T) error {
 	if t := reflect.TypeFor[T](); t.Kind() == reflect.Slice && t.Elem() == reflect.TypeFor[byte]() {
-		decode = func(m *outbox.Received, into *T) error {
-			setBytes(into, m.Payload)
+		return func(raw *Delivery[[]byte], into *T) error {
+			setBytes(into, raw.Payload)
 			return nil
 		}
 	}
-	validate := validatorOf[T]()
-	if validate == nil {
-		return decode
-	}
-	return func(m *outbox.Received, into *T) error {
-		if err := decode(m, into); err != nil {
-			return err
+	return func(raw *Delivery[[]byte], into *T) error {
+		contentType := raw.ContentType
+		if contentType == "" {
+			contentType = outbox.ContentTypeJSON
 		}
-		if err := validate(into); err != nil {
-			return fmt.Errorf("validate %s: %w", reflect.TypeFor[T](), err)
+		codec, ok := codecs.For(contentType)
+		if !ok {
+			return fmt.Errorf("no codec for content type %q: add one to Config.Codecs", contentType)
+		}
+		decode := codec.Decode
+		if s, ok := codec.(outbox.StrictCodec); ok && strict {
+			decode = s.DecodeStrict
+		}
+		if err := decode(raw.Payload, into); err != nil {
+			return fmt.Errorf("decode %s as %s: %w", contentType, reflect.TypeFor[T](), withoutValue(err))
 		}
 		return nil
 	}
@@ -47,21 +72,6 @@ func setBytes(into any, data []byte) {
 	default:
 		reflect.ValueOf(into).Elem().SetBytes(data)
 	}
-}
-
-func decodeByCodec[T any](codecs *outbox.Codecs, m *outbox.Received, into *T) error {
-	contentType := m.ContentType
-	if contentType == "" {
-		contentType = outbox.ContentTypeJSON
-	}
-	codec, ok := codecs.For(contentType)
-	if !ok {
-		return fmt.Errorf("no codec for content type %q: add one to Config.Codecs", contentType)
-	}
-	if err := codec.Decode(m.Payload, into); err != nil {
-		return fmt.Errorf("decode %s as %s: %w", contentType, reflect.TypeFor[T](), withoutValue(err))
-	}
-	return nil
 }
 
 // withoutValue returns err without the value of the payload that the errors of

@@ -100,7 +100,8 @@ func TestDeliveryHasTheMetadata(t *testing.T) {
 		created := time.Now().Add(-time.Minute).UTC()
 		want := worker.Metadata{
 			ID: "not a UUID", Topic: "user.created", Key: "k", Tenant: "t", Type: "User", Version: "2",
-			ContentType: "application/json", Headers: map[string]string{"correlation-id": "c"}, CreatedAt: created,
+			ContentType: "application/json", Headers: map[string]string{"correlation-id": "c", "causation-id": "m"}, CreatedAt: created,
+			Attempt: 1, CorrelationID: "c", CausationID: "m", Queue: queueName, Handler: "user.#",
 		}
 		b.send(outbox.Message{
 			ID: want.ID, Topic: want.Topic, Key: want.Key, Tenant: want.Tenant, Type: want.Type, Version: want.Version,
@@ -161,7 +162,7 @@ func (e even) Validate() error {
 }
 
 // failureCase sends one message that fails before its handler runs, then a good
-// one, and returns the log.
+// one, and wants the first one with the dead letters.
 func failureCase[T any](contentType, bad, good, reason string) func(*testing.T) {
 	return func(t *testing.T) {
 		t.Parallel()
@@ -177,8 +178,13 @@ func failureCase[T any](contentType, bad, good, reason string) func(*testing.T) 
 			b.send(outbox.Message{ID: "good", Topic: "topic", ContentType: "application/json", Payload: []byte(good)})
 			synctest.Wait()
 			b.endClean()
-			if !slices.Equal(got.all(), []string{"good"}) || !slices.Equal(b.left(), []string{"bad"}) {
-				t.Errorf("handled %q, left %q; want the good one handled and the bad one left", got.all(), b.left())
+			if !slices.Equal(got.all(), []string{"good"}) || len(b.left()) != 0 {
+				t.Errorf("handled %q, left %q; want the good one handled and none left", got.all(), b.left())
+			}
+			dead := b.broker.DeadLetters(queueName)
+			if len(dead) != 1 || dead[0].Message.ID != "bad" || dead[0].Failure.Attempts != 1 || dead[0].Failure.Handler != "topic" ||
+				!strings.Contains(strings.ReplaceAll(fmt.Sprintf("%q", dead[0].Failure.Reason), `\\`, `\`), reason) {
+				t.Errorf("dead letters %+v, want the bad one with %q", dead, reason)
 			}
 			log := b.log.String()
 			if strings.Count(log, "message failed") != 1 || !strings.Contains(log, "id=bad topic=topic") || !strings.Contains(log, reason) {
@@ -223,8 +229,8 @@ func TestTopicWithoutHandlerDoesNotStopTheWorker(t *testing.T) {
 		b.send(text("2", "user.created", ""))
 		synctest.Wait()
 		b.endClean()
-		if !slices.Equal(got.all(), []string{"2"}) || !slices.Equal(b.left(), []string{"1"}) {
-			t.Errorf("handled %q, left %q", got.all(), b.left())
+		if dead := b.broker.DeadLetters(queueName); !slices.Equal(got.all(), []string{"2"}) || len(dead) != 1 || dead[0].Message.ID != "1" {
+			t.Errorf("handled %q, dead %+v", got.all(), dead)
 		}
 		if log := b.log.String(); !strings.Contains(log, "id=1 topic=order.paid") || !strings.Contains(log, "no handler's pattern matches") {
 			t.Errorf("log:\n%s", log)

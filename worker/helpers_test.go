@@ -124,6 +124,8 @@ func (f fakeSubscriber) Subscribe(ctx context.Context, s outbox.Subscription, re
 
 func (f fakeSubscriber) Close() error { return nil }
 
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 func text(id, topic, key string) outbox.Message {
 	return outbox.Message{ID: id, Topic: topic, Key: key, ContentType: outbox.ContentTypeBytes, Payload: []byte(id), CreatedAt: time.Unix(1, 0)}
 }

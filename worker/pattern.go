@@ -24,9 +24,6 @@ func newRouter(handlers []*handler) (*router, []error) {
 	}
 	valid := make([]route, 0, len(handlers))
 	for _, h := range handlers {
-		if h.call == nil {
-			faults = append(faults, fmt.Errorf("worker: handler %q is nil", h.pattern))
-		}
 		if err := outbox.ValidatePattern(h.pattern); err != nil {
 			faults = append(faults, fmt.Errorf("worker: handler %q: the pattern %w", h.pattern, err))
 			continue

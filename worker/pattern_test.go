@@ -9,7 +9,7 @@ import (
 	"github.com/outbox-go/outbox"
 )
 
-func nop(context.Context, *outbox.Received) error { return nil }
+func nop(context.Context, *Delivery[[]byte]) error { return nil }
 
 func handlersOf(patterns ...string) []*handler {
 	var handlers []*handler

@@ -11,9 +11,9 @@ import (
 // task is a message in the worker.
 type task struct {
 	msg     *outbox.Received
-	handler *handler // nil if no pattern matches
-	behind  *task    // the next message of the same key, which waits for this one
-	next    *task    // the next in the list of those that may run
+	handler *handler
+	behind  *task // the next message of the same key, which waits for this one
+	next    *task // the next in the list of those that may run
 	settled atomic.Bool
 }
 
@@ -26,6 +26,14 @@ type order struct{ tenant, key string }
 func (t *task) order() order { return order{t.msg.Tenant, t.msg.Key} }
 func (t *task) keyed() bool  { return t.msg.Key != "" }
 
+// lane is a handler's part of the queue: how many of its messages run, and those
+// that may run but for the handler's own bound.
+type lane struct {
+	running int
+	first   *task // list, by next
+	last    *task
+}
+
 // queue holds the messages between their delivery and their settlement. Of each
 // key one message at a time is in the list of those that may run, is running or
 // is held; the others hang behind it.
@@ -37,6 +45,7 @@ type queue struct {
 	last    *task
 	newest  map[order]*task       // the newest message of each key that has any here
 	running []*task               // by slot
+	lanes   []*lane               // of the handlers
 	held    map[*task]*time.Timer // failed; without a timer when being given back
 	open    int                   // put and not yet released
 	spare   *task                 // list of tasks to be used again, by next
@@ -47,12 +56,15 @@ type queue struct {
 	markEmpty func()
 }
 
-func newQueue(slots int) *queue {
+func newQueue(slots int, handlers []*handler) *queue {
 	q := &queue{
 		newest:  make(map[order]*task),
 		running: make([]*task, slots),
 		held:    make(map[*task]*time.Timer),
 		drained: make(chan struct{}),
+	}
+	for _, h := range handlers {
+		q.lanes = append(q.lanes, &h.lane)
 	}
 	q.wake.L = &q.mu
 	q.markEmpty = sync.OnceFunc(func() { close(q.drained) })
@@ -92,43 +104,56 @@ func (q *queue) put(m *outbox.Received, h *handler) bool {
 func (q *queue) take(slot int, done *task) *task {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.running[slot] = nil
 	if done != nil {
+		q.leave(slot, done)
 		q.free(done)
 	}
-	for q.first == nil && !q.closed {
+	for {
+		if t := q.pop(); t != nil {
+			t.handler.lane.running++
+			q.running[slot] = t
+			return t
+		}
+		if q.closed {
+			return nil
+		}
 		q.idle++
 		q.wake.Wait()
 		q.idle--
 	}
-	if q.closed {
-		return nil
-	}
-	t := q.first
-	q.first, t.next = t.next, nil
-	if q.first == nil {
-		q.last = nil
-	}
-	q.running[slot] = t
-	return t
 }
 
 // hold keeps the task that slot ran for delay, then calls giveBack and releases
-// the task. It reports false when the queue has been stopped.
+// the task; without giveBack, the task may run again. It reports false when the
+// queue has been stopped.
 func (q *queue) hold(slot int, t *task, delay time.Duration, giveBack func(*task)) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.stopped {
 		return false
 	}
-	q.running[slot] = nil
+	q.leave(slot, t)
+	t.settled.Store(false)
 	q.held[t] = time.AfterFunc(delay, func() {
-		if q.due(t) {
+		switch {
+		case giveBack == nil:
+			q.runAgain(t)
+		case q.due(t):
 			giveBack(t)
 			q.unhold(t)
 		}
 	})
 	return true
+}
+
+// runAgain lets t run again, if it is still held.
+func (q *queue) runAgain(t *task) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, ok := q.held[t]; ok {
+		delete(q.held, t)
+		q.push(t)
+	}
 }
 
 // due reports whether t is still held: if not, stop has taken it.
@@ -165,6 +190,12 @@ func (q *queue) stop() []*outbox.Received {
 		chain(t)
 	}
 	q.first, q.last = nil, nil
+	for _, l := range q.lanes {
+		for t := l.first; t != nil; t = t.next {
+			chain(t)
+		}
+		l.first, l.last = nil, nil
+	}
 	for t, timer := range q.held {
 		if timer == nil {
 			chain(t.behind)
@@ -227,6 +258,44 @@ func (q *queue) count() int {
 }
 
 // The following are called with mu locked.
+
+// pop returns the first task that may run, or nil. Those whose handler is at its
+// bound go to its lane.
+func (q *queue) pop() *task {
+	for q.first != nil && !q.closed {
+		t := q.first
+		q.first, t.next = t.next, nil
+		if q.first == nil {
+			q.last = nil
+		}
+		l := &t.handler.lane
+		if t.handler.limit == 0 || l.running < t.handler.limit {
+			return t
+		}
+		if l.last == nil {
+			l.first = t
+		} else {
+			l.last.next = t
+		}
+		l.last = t
+	}
+	return nil
+}
+
+// leave ends the running of t by slot, so that another message of its handler may
+// run.
+func (q *queue) leave(slot int, t *task) {
+	q.running[slot] = nil
+	l := &t.handler.lane
+	l.running--
+	if next := l.first; next != nil {
+		l.first, next.next = next.next, nil
+		if l.first == nil {
+			l.last = nil
+		}
+		q.push(next)
+	}
+}
 
 func (q *queue) push(t *task) {
 	if q.last == nil {

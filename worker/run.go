@@ -1,11 +1,13 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +20,7 @@ const cancelGrace = 5 * time.Second
 
 var (
 	errShutdownTimeout = errors.New("worker: the shutdown timeout has passed")
-	errGoexit          = errors.New("the handler ended its goroutine by runtime.Goexit")
+	errGoexit          = errors.New("the handler ended its goroutine by runtime.Goexit, without an outcome")
 )
 
 // run is one run of a worker: a fixed pool of goroutines on a queue.
@@ -27,6 +29,7 @@ type run struct {
 	subscription outbox.Subscription
 	established  func()
 	routes       *router
+	lost         *handler // of what no pattern matches
 	log          *slog.Logger
 	queue        *queue
 	pool         sync.WaitGroup
@@ -34,17 +37,19 @@ type run struct {
 
 func newRun(w *Worker, routes *router) *run {
 	cfg := w.cfg.withDefaults()
-	topics := make([]string, len(w.handlers))
-	for i, h := range w.handlers {
-		topics[i] = h.pattern
+	for _, h := range w.handlers {
+		h.prepare(cfg.Middleware)
 	}
+	lost := &handler{call: unmatched}
+	lost.prepare(cfg.Middleware)
 	return &run{
 		cfg:          cfg,
-		subscription: outbox.Subscription{Queue: cfg.Queue, Topics: topics, Prefetch: cfg.Prefetch},
+		subscription: w.subscription(),
 		established:  sync.OnceFunc(func() { close(w.ready) }),
 		routes:       routes,
+		lost:         lost,
 		log:          cfg.Logger.With("queue", cfg.Queue),
-		queue:        newQueue(cfg.Concurrency),
+		queue:        newQueue(cfg.Concurrency, append(slices.Clone(w.handlers), lost)),
 	}
 }
 
@@ -57,8 +62,12 @@ func (r *run) startPool(ctx context.Context) {
 
 // receive takes a message from the subscriber.
 func (r *run) receive(m *outbox.Received) {
-	if !r.queue.put(m, r.routes.find(m.Topic)) {
-		r.settle(m, outbox.Requeue)
+	h := r.routes.find(m.Topic)
+	if h == nil {
+		h = r.lost
+	}
+	if !r.queue.put(m, h) {
+		r.settle(m, outbox.Settlement{Outcome: outbox.Requeue})
 	}
 }
 
@@ -74,75 +83,34 @@ func (r *run) work(ctx context.Context, slot int, done *task) {
 		if !t.claim() {
 			return // shutdown has given the message back and did not wait
 		}
-		done = r.finish(slot, t, err)
+		done = r.finish(ctx, slot, t, err)
 	}
 }
 
-// finish settles t and returns it, or nil when it is being held.
-func (r *run) finish(slot int, t *task, err error) (done *task) {
-	if err == nil {
-		r.settle(t.msg, outbox.Ack)
-		return t
-	}
-	r.logFailure(t.msg, err)
-	if r.queue.hold(slot, t, r.cfg.RetryDelay, func(t *task) { r.settle(t.msg, outbox.Requeue) }) {
-		return nil
-	}
-	r.settle(t.msg, outbox.Requeue)
-	return t
-}
-
-// call runs t's handler and turns a panic into an error. If the handler ends the
-// goroutine, another takes over the slot.
+// call runs t's handler and turns a panic of middleware, or of the
+// configuration's functions, into an error. If the
+// handler ends the goroutine, another takes over the slot.
 func (r *run) call(ctx context.Context, slot int, t *task) (err error) {
-	if t.handler == nil {
-		return errNoHandler
-	}
 	returned := false
 	defer func() {
 		if returned {
 			return
 		}
 		if v := recover(); v != nil {
-			err = &handlerPanic{PanicError: outbox.PanicError{Value: v}, stack: debug.Stack()}
+			err = &outbox.PanicError{Value: v, Stack: debug.Stack()}
 			return
 		}
 		if t.claim() {
-			done := r.finish(slot, t, errGoexit)
+			done := r.finish(ctx, slot, t, errGoexit)
 			r.pool.Go(func() { r.work(ctx, slot, done) })
 		}
 	}()
-	err = t.handler.call(ctx, t.msg)
+	if id := r.cfg.MessageID; id != nil {
+		t.msg.ID = cmp.Or(id(&t.msg.Message), t.msg.ID)
+	}
+	err = t.handler.run(outbox.WithCause(ctx, &t.msg.Message), r.delivery(t))
 	returned = true
 	return err
-}
-
-// handlerPanic is a panic of a handler, with the stack where it happened.
-type handlerPanic struct {
-	outbox.PanicError
-	stack []byte
-}
-
-func (r *run) logFailure(m *outbox.Received, err error) {
-	attrs := []slog.Attr{
-		slog.String("id", m.ID),
-		slog.String("topic", m.Topic),
-		slog.Bool("redelivered", m.Redelivered),
-		slog.Any("error", err),
-	}
-	level := slog.LevelWarn
-	var p *handlerPanic
-	if errors.As(err, &p) {
-		level = slog.LevelError
-		attrs = append(attrs, slog.String("stack", string(p.stack)))
-	}
-	r.log.LogAttrs(context.Background(), level, "message failed", attrs...)
-}
-
-func (r *run) settle(m *outbox.Received, how outbox.Outcome) {
-	if err := m.Settle(outbox.Settlement{Outcome: how}); err != nil {
-		r.log.Warn("message not settled", "id", m.ID, "topic", m.Topic, "error", err)
-	}
 }
 
 // shutdown gives back what waits, lets run what runs, for the shutdown timeout
@@ -173,7 +141,7 @@ func (r *run) shutdown(ctx context.Context, cancel context.CancelCauseFunc) erro
 
 func (r *run) requeue(msgs []*outbox.Received) {
 	for _, m := range msgs {
-		r.settle(m, outbox.Requeue)
+		r.settle(m, outbox.Settlement{Outcome: outbox.Requeue})
 	}
 }
 

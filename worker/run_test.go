@@ -37,7 +37,7 @@ func TestSuccessIsAcknowledged(t *testing.T) {
 	})
 }
 
-func TestFailureIsRedeliveredAfterTheRetryDelay(t *testing.T) {
+func TestFailureIsRetriedAfterItsDelay(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func() error{
 		"error": func() error { return errors.New("no luck") },
@@ -65,12 +65,12 @@ type brokenError struct{ text string }
 func (e *brokenError) Error() string { return e.text }
 
 func testFailure(t *testing.T, fail func() error) {
-	b := newBench(t, worker.Config{Concurrency: 1, RetryDelay: 3 * time.Second})
+	b := newBench(t, worker.Config{Concurrency: 1, Retries: worker.Retries{Delays: []time.Duration{3 * time.Second}}})
 	begin := time.Now()
 	var got record
 	worker.Handle(b.worker, "#", func(_ context.Context, d *worker.Delivery[[]byte]) error {
-		got.add(fmt.Sprintf("%s %v %s", d.ID, d.Redelivered, time.Since(begin)))
-		if d.ID == "bad" && !d.Redelivered {
+		got.add(fmt.Sprintf("%s %d %s", d.ID, d.Attempt, time.Since(begin)))
+		if d.ID == "bad" && d.Attempt == 1 {
 			return fail()
 		}
 		return nil
@@ -79,12 +79,12 @@ func testFailure(t *testing.T, fail func() error) {
 	b.send(text("bad", "a", "k"))
 	b.send(text("good", "a", ""))
 	synctest.Wait()
-	if want := []string{"bad false 0s", "good false 0s"}; !slices.Equal(got.all(), want) {
+	if want := []string{"bad 1 0s", "good 1 0s"}; !slices.Equal(got.all(), want) {
 		t.Errorf("at first handled %q, want %q: the failed message must not hold the only slot", got.all(), want)
 	}
 	time.Sleep(time.Minute)
 	b.endClean()
-	if want := []string{"bad false 0s", "good false 0s", "bad true 3s"}; !slices.Equal(got.all(), want) {
+	if want := []string{"bad 1 0s", "good 1 0s", "bad 2 3s"}; !slices.Equal(got.all(), want) {
 		t.Errorf("handled %q, want %q", got.all(), want)
 	}
 	if len(b.left()) != 0 {
@@ -256,15 +256,26 @@ func TestSameKeyOfAnotherTenantIsAnotherOrder(t *testing.T) {
 	})
 }
 
-func TestSuccessorsWaitUntilAFailedMessageWasGivenBack(t *testing.T) {
+func TestSuccessorsGoOnBeforeAFailedMessage(t *testing.T) {
 	t.Parallel()
+	testSuccessors(t, false, []string{"k1 0s", "k2 0s", "other 0s"}, []string{"k1 10s"})
+}
+
+func TestSuccessorsOfAKeyWaitInOrder(t *testing.T) {
+	t.Parallel()
+	testSuccessors(t, true, []string{"k1 0s", "other 0s"}, []string{"k1 10s", "k2 10s"})
+}
+
+// testSuccessors handles k1, which fails at first, and k2 after it, and wants what
+// is handled before and after the delay.
+func testSuccessors(t *testing.T, inOrder bool, before, after []string) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, worker.Config{Concurrency: 4, RetryDelay: 10 * time.Second})
+		b := newBench(t, worker.Config{Concurrency: 4, InOrder: inOrder, Retries: worker.Retries{Delays: []time.Duration{10 * time.Second}}})
 		begin := time.Now()
 		var got record
 		worker.Handle(b.worker, "#", func(_ context.Context, d *worker.Delivery[[]byte]) error {
 			got.add(fmt.Sprintf("%s %s", d.ID, time.Since(begin)))
-			if d.ID == "k1" && !d.Redelivered {
+			if d.ID == "k1" && d.Attempt == 1 {
 				return errors.New("no luck")
 			}
 			return nil
@@ -274,15 +285,15 @@ func TestSuccessorsWaitUntilAFailedMessageWasGivenBack(t *testing.T) {
 		b.send(text("k2", "a", "k"))
 		b.send(text("other", "a", "o"))
 		time.Sleep(9 * time.Second)
-		if want := []string{"k1 0s", "other 0s"}; len(got.all()) != 2 || !slices.Contains(got.all(), want[1]) {
-			t.Errorf("before the retry delay handled %q, want %q", got.all(), want)
+		early := got.all()
+		slices.Sort(early)
+		if !slices.Equal(early, before) {
+			t.Errorf("before the delay handled %q, want %q", early, before)
 		}
 		time.Sleep(time.Minute)
 		b.endClean()
-		late := got.all()[2:]
-		slices.Sort(late)
-		if !slices.Equal(late, []string{"k1 10s", "k2 10s"}) {
-			t.Errorf("after the retry delay handled %q", late)
+		if late := got.all()[len(early):]; !slices.Equal(late, after) {
+			t.Errorf("after the delay handled %q, want %q", late, after)
 		}
 	})
 }

@@ -20,7 +20,9 @@ import (
 func TestStopFinishesWhatRunsAndGivesBackTheRest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, worker.Config{Concurrency: 3, RetryDelay: time.Hour, ShutdownTimeout: time.Minute})
+		b := newBench(t, worker.Config{
+			Concurrency: 3, InOrder: true, Retries: worker.Retries{Delays: []time.Duration{time.Hour}}, ShutdownTimeout: time.Minute,
+		})
 		var finished record
 		worker.Handle(b.worker, "#", func(ctx context.Context, d *worker.Delivery[[]byte]) error {
 			if d.Key == "bad" {
@@ -175,6 +177,9 @@ func TestStopWhileAFailedMessageIsBeingGivenBack(t *testing.T) {
 		w := worker.New(fakeSubscriber(func(ctx context.Context, _ outbox.Subscription, ready func(), receive func(*outbox.Received)) error {
 			for _, id := range []string{"1", "2", "3"} {
 				receive(&outbox.Received{Message: text(id, "a", "k"), Settle: func(s outbox.Settlement) error {
+					if s.Outcome == outbox.Retry {
+						return errors.New("the delay queue is full")
+					}
 					time.Sleep(time.Minute)
 					requeued.add(fmt.Sprint(id, s.Outcome == outbox.Requeue))
 					return nil
@@ -182,7 +187,7 @@ func TestStopWhileAFailedMessageIsBeingGivenBack(t *testing.T) {
 			}
 			<-ctx.Done()
 			return nil
-		}), &worker.Config{Queue: "q", RetryDelay: 10 * time.Second, ShutdownTimeout: time.Hour})
+		}), &worker.Config{Queue: "q", ShutdownTimeout: time.Hour})
 		worker.Handle(w, "#", func(_ context.Context, d *worker.Delivery[[]byte]) error {
 			handled.add(d.ID)
 			return errors.New("no luck")
@@ -223,7 +228,8 @@ func TestNothingIsLost(t *testing.T) {
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	for round := 1; len(handled) < messages; round++ {
 		w := worker.New(broker.Subscriber(), &worker.Config{
-			Queue: queueName, Concurrency: 8, RetryDelay: time.Duration(1+round%3) * 100 * time.Microsecond, Logger: logger,
+			Queue: queueName, Concurrency: 8, InOrder: round%2 == 0, Logger: logger,
+			Retries: worker.Retries{Delays: []time.Duration{time.Duration(round%3) * time.Millisecond}, MaxAttempts: 1000},
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		worker.Handle(w, "#", func(_ context.Context, d *worker.Delivery[[]byte]) error {

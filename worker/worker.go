@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,8 +15,9 @@ import (
 const (
 	defaultConcurrency     = 10
 	defaultPrefetch        = 100
-	defaultRetryDelay      = time.Second
 	defaultShutdownTimeout = 30 * time.Second
+	defaultDatabaseTimeout = 30 * time.Second
+	defaultInboxRetention  = 30 * 24 * time.Hour
 
 	// maxWindow bounds Concurrency and Prefetch: AMQP 0-9-1 has 16 bits for
 	// the prefetch count.
@@ -43,9 +45,48 @@ type Config struct {
 	// content type.
 	Codecs []outbox.Codec
 
-	// RetryDelay is the time for which a failed message is held before it is
-	// given back to the queue. Defaults to 1 s.
-	RetryDelay time.Duration
+	// Retries says how often a message that could not be handled is tried again,
+	// and when. A handler may have its own: see [WithRetries].
+	Retries Retries
+
+	// DropAborted drops the messages that a handler has refused with [Abort],
+	// with a line in the log. By default they go to the dead letters.
+	DropAborted bool
+
+	// InOrder hands messages of one key to handlers in their order and one at a
+	// time across all workers of the queue: the broker hands the queue's messages
+	// to one worker, and the others stand by to take over. A message that fails
+	// is then tried again in its place, with its successors of the same key
+	// waiting, and goes to the dead letters in the end, with its successors going
+	// on. Its attempts are counted by the worker, from 1 again after a restart.
+	// With it, delays longer than the broker's own limit for unsettled messages
+	// (30 min at RabbitMQ) end the connection. All workers of a queue must agree
+	// on it.
+	InOrder bool
+
+	// DeadLetters makes the worker handle the dead letters of Queue in the place
+	// of its messages. What a handler accepts is removed; all else stays and
+	// comes again after its delay.
+	DeadLetters bool
+
+	// Middleware is put around every handler, the first one outermost.
+	Middleware []Middleware
+
+	// MessageID returns the id of a message, for messages of other systems that
+	// carry it elsewhere than this module does; if it returns "", the id is what
+	// it was. See [IDFromHeaders] and [IDFromCloudEvent]. It must be safe for
+	// concurrent use and must not change the message.
+	MessageID func(m *outbox.Message) string
+
+	// DatabaseTimeout is how long HandleTx tries a transaction again while the
+	// database fails in a way that passes. Defaults to 30 s.
+	DatabaseTimeout time.Duration
+
+	// InboxRetention is the age at which the rows of the inboxes of HandleTx are
+	// deleted, in chunks of 1000, by the database's clock: a message that is
+	// delivered again later than that is handled again. Defaults to 30 days;
+	// negative keeps them.
+	InboxRetention time.Duration
 
 	// ShutdownTimeout is the time for which running handlers may go on after
 	// the context of Run has ended. Defaults to 30 s.
@@ -107,6 +148,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	handling, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	r.startPool(handling)
+	defer r.startPurging(ctx, w.handlers)()
 
 	ended := make(chan error, 1)
 	go func() { ended <- w.sub.Subscribe(ctx, r.subscription, r.established, r.receive) }()
@@ -130,12 +172,40 @@ func (w *Worker) start() (*run, error) {
 	if w.sub == nil {
 		faults = append(faults, errors.New("worker: the subscriber is nil: pass one to New"))
 	}
+	for _, h := range w.handlers {
+		faults = append(faults, h.faults()...)
+		faults = append(faults, w.cfg.strictFaults(h)...)
+	}
 	routes, errs := newRouter(w.handlers)
 	if faults = append(faults, errs...); len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
+	s := w.subscription()
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
 	w.started = true
 	return newRun(w, routes), nil
+}
+
+// subscription is what the handlers and the configuration, which are without
+// fault, need of the broker.
+func (w *Worker) subscription() outbox.Subscription {
+	cfg := w.cfg.withDefaults()
+	s := outbox.Subscription{Queue: cfg.Queue, Prefetch: cfg.Prefetch, InOrder: cfg.InOrder, DeadLetters: cfg.DeadLetters}
+	delays := slices.Clone(cfg.Retries.Delays)
+	for _, h := range w.handlers {
+		s.Topics = append(s.Topics, h.pattern)
+		if h.retries != nil {
+			delays = append(delays, h.retries.withDefaults().Delays...)
+		}
+	}
+	if !cfg.InOrder && !cfg.DeadLetters {
+		slices.Sort(delays)
+		delays = slices.DeleteFunc(slices.Compact(delays), func(d time.Duration) bool { return d < time.Millisecond })
+		s.RetryDelays = delays
+	}
+	return s
 }
 
 // faults tells what is wrong with the configuration.
@@ -155,9 +225,18 @@ func (c *Config) faults() []error {
 	if c.Prefetch < 0 || c.Prefetch > maxWindow {
 		fault("Prefetch is %d: use 1 to %d, or 0 for the default", c.Prefetch, maxWindow)
 	}
-	if c.RetryDelay < 0 {
-		fault("RetryDelay is %s: use a positive duration, or 0 for %s", c.RetryDelay, defaultRetryDelay)
+	if c.DatabaseTimeout < 0 {
+		fault("DatabaseTimeout is %s: use a positive duration, or 0 for %s", c.DatabaseTimeout, defaultDatabaseTimeout)
 	}
+	if c.InOrder && c.DeadLetters {
+		fault("InOrder does not go with DeadLetters: dead letters have no order")
+	}
+	for i, m := range c.Middleware {
+		if m == nil {
+			fault("Middleware[%d] is nil", i)
+		}
+	}
+	faults = append(faults, c.Retries.faults("Config.Retries")...)
 	if c.ShutdownTimeout < 0 {
 		fault("ShutdownTimeout is %s: use a positive duration, or 0 for %s", c.ShutdownTimeout, defaultShutdownTimeout)
 	}
@@ -172,6 +251,17 @@ func (c *Config) faults() []error {
 	return faults
 }
 
+// strictFaults tells which codecs do not allow h what it asks for.
+func (c *Config) strictFaults(h *handler) []error {
+	var faults []error
+	for i, codec := range c.Codecs {
+		if _, ok := codec.(outbox.StrictCodec); codec != nil && h.strict && !ok {
+			faults = append(faults, fmt.Errorf("worker: handler %q is Strict, but Config.Codecs[%d] (%T) has no method DecodeStrict", h.pattern, i, codec))
+		}
+	}
+	return faults
+}
+
 // withDefaults returns c with the defaults in the place of zeros.
 func (c Config) withDefaults() Config {
 	if c.Concurrency == 0 {
@@ -180,9 +270,13 @@ func (c Config) withDefaults() Config {
 	if c.Prefetch == 0 {
 		c.Prefetch = min(max(2*c.Concurrency, defaultPrefetch), maxWindow)
 	}
-	if c.RetryDelay == 0 {
-		c.RetryDelay = defaultRetryDelay
+	if c.DatabaseTimeout == 0 {
+		c.DatabaseTimeout = defaultDatabaseTimeout
 	}
+	if c.InboxRetention == 0 {
+		c.InboxRetention = defaultInboxRetention
+	}
+	c.Retries = c.Retries.withDefaults()
 	if c.ShutdownTimeout == 0 {
 		c.ShutdownTimeout = defaultShutdownTimeout
 	}

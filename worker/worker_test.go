@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/membroker"
+	"github.com/outbox-go/outbox/store/memstore"
 	"github.com/outbox-go/outbox/worker"
 )
 
@@ -27,31 +29,39 @@ func TestRunReportsAllFaultsBeforeItConnects(t *testing.T) {
 		return nil
 	})
 	w := worker.New(sub, &worker.Config{
-		Concurrency: -1, Prefetch: 70_000, RetryDelay: -time.Second, ShutdownTimeout: -1,
-		Codecs: []outbox.Codec{nil, namelessCodec{}},
+		Concurrency: -1, Prefetch: 70_000, ShutdownTimeout: -1, DatabaseTimeout: -2, InOrder: true, DeadLetters: true,
+		Retries:    worker.Retries{Delays: []time.Duration{1, -time.Second}, MaxAttempts: -3, Jitter: math.NaN()},
+		Middleware: []worker.Middleware{nil},
+		Codecs:     []outbox.Codec{nil, namelessCodec{}},
 	})
 	worker.Handle(w, "user..created", handleNothing)
 	worker.Handle(w, "order.*", handleNothing)
 	worker.Handle(w, "order.*", handleNothing)
 	worker.Handle(w, "#.a.#", handleNothing)
 	worker.Handle(w, "#.b.#", handleNothing)
-	worker.Handle[user](w, "nil", nil)
+	worker.Handle[user](w, "nil", nil, worker.WithConcurrency(-1), worker.WithTimeout(-time.Second), worker.WithMiddleware(nil),
+		worker.WithRetries(worker.Retries{MaxAttempts: 2000}))
+	worker.HandleTx(w, worker.Inbox[*memstore.Tx](nil), "tx", func(context.Context, *memstore.Tx, *worker.Delivery[user]) error { return nil })
+	worker.Handle(w, "strict", handleNothing, worker.Strict())
 	err := w.Run(t.Context())
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"Config.Queue is empty", "Config.Concurrency is -1", "Config.Prefetch is 70000", "Config.RetryDelay is -1s",
+		"Config.Queue is empty", "Config.Concurrency is -1", "Config.Prefetch is 70000", "Config.Retries.Delays[1] is -1s", "Config.Retries.MaxAttempts is -3", "Config.Retries.Jitter is NaN",
+		"Config.DatabaseTimeout is -2ns", "Config.InOrder does not go", "Config.Middleware[0] is nil",
 		"Config.ShutdownTimeout is -1ns", "Config.Codecs[0] is nil", "Config.Codecs[1] (worker_test.namelessCodec) has no content type",
 		`handler "user..created": the pattern has an empty word`, `handler "order.*" is registered twice`,
-		`handlers "#.a.#" and "#.b.#" match some topics both`, `handler "nil" is nil`,
+		`handlers "#.a.#" and "#.b.#" match some topics both`, `handler "nil": the function is nil`, `handler "nil": WithConcurrency is -1`, `handler "nil": WithTimeout is -1s`,
+		`handler "nil": WithMiddleware[0] is nil`, `handler "nil": WithRetries.MaxAttempts is 2000`,
+		`handler "tx": the inbox is nil`, `handler "strict" is Strict, but Config.Codecs[1]`,
 	} {
 		if n := strings.Count(err.Error(), want); n != 1 {
 			t.Errorf("%d times %q in:\n%v", n, want, err)
 		}
 	}
-	if n := strings.Count(err.Error(), "\n") + 1; n != 11 {
-		t.Errorf("%d faults, want 11:\n%v", n, err)
+	if n := strings.Count(err.Error(), "\n") + 1; n != 22 {
+		t.Errorf("%d faults, want 22:\n%v", n, err)
 	}
 }
 
