@@ -1,0 +1,12 @@
+module github.com/outbox-go/outbox/codec/protobuf
+
+go 1.25.0
+
+require (
+	github.com/outbox-go/outbox v0.0.0
+	google.golang.org/protobuf v1.36.12
+)
+
+require github.com/google/uuid v1.6.0 // indirect
+
+replace github.com/outbox-go/outbox => ../..
