@@ -15,6 +15,7 @@ package brokertest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/outbox-go/outbox"
 )
@@ -53,6 +54,12 @@ type Features struct {
 	// takes; one that is twice as large is answered [outbox.ErrInvalid]. Zero
 	// means that there is no limit worth a test.
 	MaxPayload int
+
+	// AckWait is the time after which the broker delivers a message again of which
+	// it hears nothing. The driver must keep it from doing so while a handler works,
+	// and the suite looks for twice as long: a driver under test sets it low. Zero
+	// means that the broker waits for ever, or for longer than is worth a test.
+	AckWait time.Duration
 
 	// Cut breaks every connection that the publishers and subscribers of this
 	// Broker have; new ones are possible at once. It needs testing: a driver
@@ -114,10 +121,42 @@ func cases() []testCase {
 		{name: "KeptWhileNobodyListens", run: testKeptWhileNobodyListens},
 		{name: "EndWaitsForSettled", run: testEndWaitsForSettled},
 		{name: "EndGivesBackTheRest", run: testEndGivesBackTheRest},
+		{name: "FaultySettlement", run: testFaultySettlement},
+		{name: "EndWaitsForMoved", run: testEndWaitsForMoved},
+		{name: "SlowHandler", run: testSlowHandler},
+
+		{name: "RetryKeepsAll", run: testRetryKeepsAll},
+		{name: "RetryCarriesFailures", run: testRetryCarriesFailures},
+		{name: "RetryDelays", run: testRetryDelays},
+		{name: "RetryShortPassesLong", run: testRetryShortPassesLong},
+		{name: "RetryLetsOthersPass", run: testRetryLetsOthersPass},
+		{name: "RetryOneQueueAlone", run: testRetryOneQueueAlone},
+		{name: "RetryMany", run: testRetryMany},
+		{name: "RetryOutlivesReceiver", run: testRetryOutlivesReceiver},
+		{name: "RetryOfLargest", run: testRetryOfLargest},
+
+		{name: "DeadLetterKeepsAll", run: testDeadLetterKeepsAll},
+		{name: "DeadLetterCarriesFailures", run: testDeadLetterCarriesFailures},
+		{name: "DeadLetterStays", run: testDeadLetterStays},
+		{name: "DeadLettersKeptWhileNobodyListens", run: testDeadLettersKeptWhileNobodyListens},
+		{name: "DeadLettersApart", run: testDeadLettersApart},
+		{name: "DeadLettersShare", run: testDeadLettersShare},
+		{name: "DeadLettersBeforeMessages", run: testDeadLettersBeforeMessages},
+		{name: "FaultySettlementOfDeadLetters", run: testFaultySettlementOfDeadLetters},
+
+		{name: "InOrder", run: testInOrder},
+		{name: "InOrderHandsOver", run: testInOrderHandsOver},
+		{name: "InOrderRequeue", run: testInOrderRequeue},
+		{name: "InOrderMoves", run: testInOrderMoves},
 
 		{name: "CutWhilePublishing", run: testCutWhilePublishing},
 		{name: "CutWhileConsuming", run: testCutWhileConsuming},
 		{name: "CutIdle", run: testCutIdle},
+		{name: "CutWhileWaiting", run: testCutWhileWaiting},
+		{name: "CutWhileRetrying", run: testCutWhileRetrying},
+		{name: "CutWhileDying", run: testCutWhileDying},
+		{name: "SettleAfterCut", run: testSettleAfterCut},
+		{name: "InOrderCut", run: testInOrderCut},
 		{name: "StalledThenCut", run: testStalledThenCut},
 		{name: "StalledThenClosed", run: testStalledThenClosed},
 		{name: "StalledThenResumed", run: testStalledThenResumed},

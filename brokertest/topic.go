@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/outbox-go/outbox"
 )
@@ -176,6 +177,9 @@ func testInvalidSubscription(e *env) {
 		{"Topics", func(s *outbox.Subscription) { s.Topics = []string{"user.a*"} }},
 		{"Prefetch", func(s *outbox.Subscription) { s.Prefetch = 0 }},
 		{"Prefetch", func(s *outbox.Subscription) { s.Prefetch = -1 }},
+		{"RetryDelays", func(s *outbox.Subscription) { s.RetryDelays = []time.Duration{0} }},
+		{"RetryDelays", func(s *outbox.Subscription) { s.RetryDelays = []time.Duration{25 * time.Hour} }},
+		{"InOrder", func(s *outbox.Subscription) { s.InOrder, s.DeadLetters = true, true }},
 	} {
 		s := good
 		c.change(&s)

@@ -39,6 +39,16 @@ func (b *Broker) Refuse(fn func(*outbox.Message) error) {
 	b.refuse = fn
 }
 
+// RefuseSettle asks fn about each [outbox.Retry] and [outbox.DeadLetter]; an error
+// is Settle's answer, and the message stays unsettled. A nil fn lets all of them
+// succeed. fn may call all methods of the broker: RefuseSettle(nil), say, to refuse
+// once.
+func (b *Broker) RefuseSettle(fn func(*outbox.Message, outbox.Settlement) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refuseSettle = fn
+}
+
 // Hold makes the broker keep what is published from now on: it enters no queue
 // and is not answered, until [Broker.Confirm], [Broker.Lose], [Broker.Release]
 // or [Broker.Cut] decides. It is on its way, so to speak.

@@ -1,9 +1,11 @@
 // Package membroker is a broker in memory, for tests and examples. It routes by
-// topic to durable queues as a real broker does and can be told to fail in the
-// ways of one. Nothing is written anywhere: what it holds ends with the process.
+// topic to durable queues as a real broker does, keeps their retries and dead
+// letters, and can be told to fail in the ways of one. Nothing is written
+// anywhere: what it holds ends with the process.
 //
-// It starts no goroutine and no timer of its own and blocks on channels alone,
-// so it works inside a bubble of testing/synctest.
+// It starts no goroutine, blocks on channels alone and has no timer but the one of
+// each message that waits to be retried, so it works inside a bubble of
+// testing/synctest.
 package membroker
 
 import (
@@ -22,12 +24,13 @@ type Broker struct {
 	publishing sync.Mutex
 	held       []held
 
-	mu        sync.Mutex
-	queues    map[string]*queue
-	consumers map[*consumer]struct{}
-	down      bool
-	holding   bool
-	refuse    func(*outbox.Message) error
+	mu           sync.Mutex
+	queues       map[string]*queue
+	consumers    map[*consumer]struct{}
+	down         bool
+	holding      bool
+	refuse       func(*outbox.Message) error
+	refuseSettle func(*outbox.Message, outbox.Settlement) error
 }
 
 // New returns a broker without queues. A queue comes to be by the first
@@ -57,7 +60,8 @@ func (b *Broker) Declare(name string, patterns ...string) {
 func (b *Broker) declare(name string, patterns []string) *queue {
 	q := b.queues[name]
 	if q == nil {
-		q = &queue{consumers: map[*consumer]struct{}{}}
+		q = newQueue()
+		q.dead = newQueue()
 		b.queues[name] = q
 	}
 	for _, pattern := range patterns {
@@ -68,18 +72,54 @@ func (b *Broker) declare(name string, patterns []string) *queue {
 	return q
 }
 
-// Messages returns copies of the messages that wait in a queue, in their order.
-// What a subscriber has received and not settled is not among them.
-func (b *Broker) Messages(queue string) []outbox.Message {
+// Messages returns copies of the messages that are ready in a queue, in the order
+// in which they would be delivered. What a subscriber has received and not settled
+// is not among them, and neither is what waits to be retried: see
+// [Broker.Waiting].
+func (b *Broker) Messages(name string) []outbox.Message {
+	return b.list(name, (*queue).deliverable)
+}
+
+// Waiting returns copies of the messages that wait to be retried in a queue, the
+// next one first. Neither [Broker.SetDown] nor [Broker.Cut] loses them, and their
+// time passes while the broker is down.
+func (b *Broker) Waiting(name string) []outbox.Message {
+	return b.list(name, func(q *queue) []*item { return q.later })
+}
+
+// DeadLetter is a message of a queue that was settled with [outbox.DeadLetter].
+type DeadLetter struct {
+	Message outbox.Message
+	Failure outbox.Failure
+}
+
+// DeadLetters returns copies of the dead letters of a queue, in the order in which
+// they would be delivered. What a subscriber has received and not settled is not
+// among them.
+func (b *Broker) DeadLetters(name string) []DeadLetter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	q := b.queues[queue]
+	q := b.queues[name]
+	if q == nil {
+		return nil
+	}
+	var letters []DeadLetter
+	for _, it := range q.dead.deliverable() {
+		letters = append(letters, DeadLetter{*clone(&it.message.Message), *it.message.failure})
+	}
+	return letters
+}
+
+func (b *Broker) list(name string, items func(*queue) []*item) []outbox.Message {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := b.queues[name]
 	if q == nil {
 		return nil
 	}
 	var msgs []outbox.Message
-	for _, it := range q.waiting() {
-		msgs = append(msgs, *clone(it.message))
+	for _, it := range items(q) {
+		msgs = append(msgs, *clone(&it.message.Message))
 	}
 	return msgs
 }
@@ -88,15 +128,15 @@ func (b *Broker) Messages(queue string) []outbox.Message {
 func (b *Broker) route(m *outbox.Message) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var stored *outbox.Message
+	var stored *message
 	for _, q := range b.queues {
 		if !q.collects(m.Topic) {
 			continue
 		}
 		if stored == nil {
-			stored = clone(m)
+			stored = &message{Message: *clone(m)}
 		}
-		q.push(stored)
+		q.push(&item{message: stored})
 	}
 }
 

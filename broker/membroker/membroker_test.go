@@ -2,6 +2,7 @@ package membroker_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/membroker"
@@ -17,6 +18,7 @@ func TestConformance(t *testing.T) {
 			Subscriber: func(*testing.T) outbox.Subscriber { return b.Subscriber() },
 			Features: brokertest.Features{
 				Redelivered: true,
+				AckWait:     20 * time.Millisecond, // it waits for ever: the suite need not look for long
 				Cut:         b.Cut,
 				Stall:       b.Hold,
 				Resume:      b.Release,

@@ -2,7 +2,7 @@ package membroker
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -19,24 +19,28 @@ type Subscriber struct {
 
 // consumer is one running Subscribe. The broker's mu guards what follows wake.
 type consumer struct {
-	broker   *Broker
-	owner    *Subscriber
-	queue    *queue
-	prefetch int
-	wake     chan struct{} // one token: there may be something to do
+	broker *Broker
+	owner  *Subscriber
+	queue  *queue
+	sub    outbox.Subscription
+	wake   chan struct{} // one token: there may be something to do
 
 	established bool
 	unsettled   map[*item]struct{} // those whose Settle still counts
 	running     int                // passed on, Settle not yet called
 }
 
-// Subscribe implements [outbox.Subscriber]. It returns an error if s is faulty or
-// when the subscriber is closed.
+// Subscribe implements [outbox.Subscriber]. It returns an error if sub is faulty,
+// if a running member of the queue differs in InOrder, or when the subscriber is
+// closed.
 func (s *Subscriber) Subscribe(ctx context.Context, sub outbox.Subscription, ready func(), receive func(*outbox.Received)) error {
 	if err := sub.Validate(); err != nil {
 		return err
 	}
-	c := s.open(sub)
+	c, err := s.open(sub)
+	if err != nil {
+		return err
+	}
 	defer c.close()
 	for ctx.Err() == nil {
 		if s.isClosed() {
@@ -89,17 +93,25 @@ func (s *Subscriber) isClosed() bool {
 	}
 }
 
-func (s *Subscriber) open(sub outbox.Subscription) *consumer {
+func (s *Subscriber) open(sub outbox.Subscription) (*consumer, error) {
 	b := s.broker
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c := &consumer{
-		broker: b, owner: s, queue: b.declare(sub.Queue, sub.Topics), prefetch: sub.Prefetch,
-		wake: make(chan struct{}, 1), unsettled: map[*item]struct{}{},
+	var q *queue
+	if sub.DeadLetters {
+		q = b.declare(sub.Queue, nil).dead
+	} else {
+		q = b.declare(sub.Queue, sub.Topics)
 	}
-	c.queue.consumers[c] = struct{}{}
+	for other := range q.consumers {
+		if other.sub.InOrder != sub.InOrder {
+			return nil, fmt.Errorf("membroker: subscribe to %q: InOrder is %t, but %t for a member that runs", sub.Queue, sub.InOrder, other.sub.InOrder)
+		}
+	}
+	c := &consumer{broker: b, owner: s, queue: q, sub: sub, wake: make(chan struct{}, 1), unsettled: map[*item]struct{}{}}
+	q.consumers[c] = struct{}{}
 	b.consumers[c] = struct{}{}
-	return c
+	return c, nil
 }
 
 func (c *consumer) close() {
@@ -107,6 +119,7 @@ func (c *consumer) close() {
 	defer c.broker.mu.Unlock()
 	delete(c.queue.consumers, c)
 	delete(c.broker.consumers, c)
+	c.queue.dismiss(c)
 }
 
 // step tells what to do next: establish, pass a message on, or wait.
@@ -120,7 +133,7 @@ func (c *consumer) step() (established bool, it *item, redelivered bool) {
 		c.established = true
 		return true, nil, false
 	}
-	if c.running >= c.prefetch {
+	if c.running >= c.sub.Prefetch || !c.queue.admits(c) {
 		return false, nil, false
 	}
 	if it = c.queue.pop(); it == nil {
@@ -137,12 +150,14 @@ func (c *consumer) busy() bool {
 	return c.running > 0
 }
 
-// giveBack returns all that is unsettled. The caller holds the broker's mu.
+// giveBack returns all that is unsettled, and lets another member receive it. The
+// caller holds the broker's mu.
 func (c *consumer) giveBack() {
 	for it := range c.unsettled {
 		c.queue.giveBack(it)
 	}
 	clear(c.unsettled)
+	c.queue.dismiss(c)
 }
 
 func (c *consumer) signal() {
@@ -153,25 +168,11 @@ func (c *consumer) signal() {
 }
 
 func (c *consumer) received(it *item, redelivered bool) *outbox.Received {
-	r := &outbox.Received{Message: *clone(it.message), Redelivered: redelivered, ReceivedAt: time.Now()}
-	settled := false
-	r.Settle = func(how outbox.Settlement) error {
-		c.broker.mu.Lock()
-		defer c.broker.mu.Unlock()
-		if settled {
-			return errors.New("membroker: message " + it.message.ID + " was settled before")
-		}
-		settled = true
-		c.running--
-		c.signal()
-		if _, ok := c.unsettled[it]; !ok {
-			return errLost
-		}
-		delete(c.unsettled, it)
-		if how.Outcome == outbox.Requeue {
-			c.queue.giveBack(it)
-		}
-		return nil
+	r := &outbox.Received{Message: *clone(&it.message.Message), Redelivered: redelivered, ReceivedAt: time.Now()}
+	if f := it.message.failure; f != nil {
+		copied := *f
+		r.Failure = &copied
 	}
+	r.Settle = (&delivery{consumer: c, item: it}).settle
 	return r
 }
