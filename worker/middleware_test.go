@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -140,12 +141,19 @@ func TestConcurrencyOfOneHandler(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, worker.Config{Concurrency: 5})
+		var mu sync.Mutex
 		running, most := map[string]int{}, map[string]int{}
 		handler := func(_ context.Context, d *worker.Delivery[[]byte]) error {
+			mu.Lock()
 			running[d.Topic]++
+			running["all"]++
 			most[d.Topic] = max(most[d.Topic], running[d.Topic])
+			mu.Unlock()
 			time.Sleep(time.Second)
+			mu.Lock()
 			running[d.Topic]--
+			running["all"]--
+			mu.Unlock()
 			if d.ID == "7" && d.Attempt == 1 {
 				return errNoLuck
 			}
@@ -165,7 +173,12 @@ func TestConcurrencyOfOneHandler(t *testing.T) {
 		for i := range 20 {
 			b.send(text(fmt.Sprint(i), "any", ""))
 		}
-		for len(b.left())+len(b.broker.Waiting(queueName)) > 0 || running["one"]+running["two"]+running["any"] > 0 {
+		busy := func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return running["all"] > 0
+		}
+		for len(b.left())+len(b.broker.Waiting(queueName)) > 0 || busy() {
 			time.Sleep(100 * time.Millisecond)
 			if time.Since(begin) > time.Hour {
 				t.Fatal("not all is handled")
