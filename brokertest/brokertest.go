@@ -157,6 +157,8 @@ func cases() []testCase {
 		{name: "CutWhileDying", run: testCutWhileDying},
 		{name: "SettleAfterCut", run: testSettleAfterCut},
 		{name: "InOrderCut", run: testInOrderCut},
+		{name: "CloseWhileMoving", run: testCloseWhileMoving},
+		{name: "StalledRetryThenCut", run: testStalledRetryThenCut},
 		{name: "StalledThenCut", run: testStalledThenCut},
 		{name: "StalledThenClosed", run: testStalledThenClosed},
 		{name: "StalledThenResumed", run: testStalledThenResumed},

@@ -3,6 +3,7 @@ package brokertest
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/outbox-go/outbox"
 )
@@ -116,19 +117,19 @@ func testDeadLettersKeptWhileNobodyListens(e *env) {
 // retries and dead letters, or with the longest name, have their own.
 func testDeadLettersApart(e *env) {
 	names := []string{
-		"plain", "plain.dead", "plain.retry", "plain.dlq", "plain-dead", "plain-retry", "plain.dead.dead", "plain.dead-letters",
-		"plain.dl", "plain.retry.100", "plain:dead", "with.dots", "with*star", "with>greater", "with#hash", "grüße", "Plain",
+		"plain", "plain.dead", "plain.retry", "plain.dlq", "plain-dead", "plain.dead.dead", "plain:dead", "with>greater", "grüße", "Plain",
 		strings.Repeat("q", outbox.MaxQueue), strings.Repeat("ß", outbox.MaxQueue/2),
 	}
 	p := e.publisher()
+	const delay = time.Millisecond
 	living := make([]*consumer, len(names))
 	for i, name := range names {
-		living[i] = e.subscribe(retrying(name, 2, "#", grain))
+		living[i] = e.subscribe(retrying(name, 2, "#", delay))
 	}
 	m := message("for.all", "")
 	p.publish(m)
 	for i, name := range names {
-		e.retry(living[i].next(), grain, failure(1))
+		e.retry(living[i].next(), delay, failure(1))
 		r := living[i].next()
 		f := failure(2)
 		f.Queue = name

@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/outbox-go/outbox"
@@ -59,9 +60,22 @@ func (g *group) next() arrival {
 				return a
 			}
 		case <-timer.C:
-			g.env.Fatalf("waited %s in vain for a message at any member", patience)
+			g.env.Fatalf("waited %s in vain for a message at any member%s", patience, g.returned())
 		}
 	}
+}
+
+// returned tells which members have returned by themselves.
+func (g *group) returned() string {
+	var text string
+	for i, c := range g.members {
+		select {
+		case <-c.ended:
+			text += fmt.Sprintf("; member %d returned %v", i, c.err)
+		default:
+		}
+	}
+	return text
 }
 
 // close closes a member and everything unsettled with it.

@@ -34,7 +34,11 @@ func testCutWhileRetrying(e *env) {
 	c := e.subscribe(retrying("cut", n, "#", delay))
 	p := e.publisher()
 	p.publish(messages("cut.retry", n)...)
-	e.settleWhileCut(c.take(n), retryAfter(delay, failure(1)))
+	var moving []func()
+	for _, r := range c.take(n) {
+		moving = append(moving, func() { e.settleAnyhow(r, retryAfter(delay, failure(1))) })
+	}
+	e.meanwhile(e.cut, moving)
 	e.wantAllAgain(c, n, delay)
 }
 
@@ -48,7 +52,11 @@ func testCutWhileDying(e *env) {
 	d := e.subscribe(deadLetters("cut", n))
 	p := e.publisher()
 	p.publish(messages("cut.dead", n)...)
-	e.settleWhileCut(c.take(n), dead(failure(1)))
+	var moving []func()
+	for _, r := range c.take(n) {
+		moving = append(moving, func() { e.settleAnyhow(r, dead(failure(1))) })
+	}
+	e.meanwhile(e.cut, moving)
 	timeout := time.After(patience)
 	for seen := map[string]bool{}; len(seen) < n; {
 		select {
@@ -87,6 +95,85 @@ func testSettleAfterCut(e *env) {
 			e.settleAnyhow(r, dead(failure(1)))
 		}
 	}
+	e.wantEach(n, c, d)
+}
+
+// testCloseWhileMoving: some Retry and DeadLetter succeed before Close, others
+// fail, all of them return, and no message is lost.
+func testCloseWhileMoving(e *env) {
+	const n = 200
+	p := e.publisher()
+	c := e.subscribe(subscription("closing", n, "#"))
+	p.publish(messages("close.race", n)...)
+	var moving []func()
+	for i, r := range c.take(n) {
+		s := retryAfter(time.Duration(i%3)*10*time.Millisecond, failure(1))
+		if i%2 == 0 {
+			s = dead(failure(1))
+		}
+		moving = append(moving, func() { e.settleAnyhow(r, s) })
+	}
+	e.meanwhile(c.close, moving)
+	wait(e, c.ended, "Subscribe to return after Close")
+	e.wantEach(n, e.subscribe(subscription("closing", n, "#")), e.subscribe(deadLetters("closing", n)))
+}
+
+// testStalledRetryThenCut: a Retry that the broker cannot get does not block for
+// ever, and loses nothing.
+func testStalledRetryThenCut(e *env) {
+	const n = 20
+	f := e.broker.Features
+	if !e.has(f.Stall != nil && f.Cut != nil, "Stall and Cut") {
+		return
+	}
+	p := e.publisher()
+	c := e.subscribe(subscription("stalled", n, "#"))
+	d := e.subscribe(deadLetters("stalled", n))
+	p.publish(messages("stalled.retry", n)...)
+	var moving []func()
+	for i, r := range c.take(n) {
+		s := retryAfter(0, failure(1))
+		if i%2 == 0 {
+			s = dead(failure(1))
+		}
+		moving = append(moving, func() { e.settleAnyhow(r, s) })
+	}
+	e.stall()
+	e.meanwhile(func() {
+		e.cut()
+		f.Resume()
+	}, moving)
+	e.wantEach(n, c, d)
+}
+
+// meanwhile runs all of moving at once, and disturb in the middle of them.
+func (e *env) meanwhile(disturb func(), moving []func()) {
+	e.Helper()
+	var running sync.WaitGroup
+	for i, move := range moving {
+		if i == len(moving)/2 {
+			running.Go(disturb)
+		}
+		running.Go(move)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		running.Wait()
+	}()
+	wait(e, done, "every Settle to return")
+}
+
+// settleAnyhow settles r as told, or else as a worker does.
+func (e *env) settleAnyhow(r *outbox.Received, s outbox.Settlement) {
+	if r.Settle(s) != nil {
+		_ = r.Settle(outbox.Settlement{Outcome: outbox.Requeue}) // may fail as well: the broker has it then
+	}
+}
+
+// wantEach waits until messages "0" to n-1 have come to c or to d.
+func (e *env) wantEach(n int, c, d *consumer) {
+	e.Helper()
 	timeout := time.After(patience)
 	for seen := map[string]bool{}; len(seen) < n; {
 		var r *outbox.Received
@@ -98,32 +185,6 @@ func testSettleAfterCut(e *env) {
 		}
 		seen[r.Key] = true
 		e.settleAnyhow(r, outbox.Settlement{Outcome: outbox.Ack})
-	}
-}
-
-// settleWhileCut settles each message as told, and cuts the connections in the
-// middle of it.
-func (e *env) settleWhileCut(held []*outbox.Received, s outbox.Settlement) {
-	e.Helper()
-	var settling sync.WaitGroup
-	for i, r := range held {
-		if i == len(held)/2 {
-			settling.Go(e.cut)
-		}
-		settling.Go(func() { e.settleAnyhow(r, s) })
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		settling.Wait()
-	}()
-	wait(e, done, "every Settle to return")
-}
-
-// settleAnyhow settles r as told, or else as a worker does.
-func (e *env) settleAnyhow(r *outbox.Received, s outbox.Settlement) {
-	if r.Settle(s) != nil {
-		_ = r.Settle(outbox.Settlement{Outcome: outbox.Requeue}) // may fail as well: the broker has it then
 	}
 }
 
