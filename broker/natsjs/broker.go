@@ -52,7 +52,8 @@ func (b *Broker) Setup(ctx context.Context) error {
 		return err
 	}
 	defer conn.close()
-	return b.ensureStream(ctx, conn)
+	_, err = b.ensureStream(ctx, conn)
+	return err
 }
 
 func validateURL(addresses string) error {

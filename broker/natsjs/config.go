@@ -24,7 +24,8 @@ const (
 // Config is what may be told to a [Broker]. The zero value is usable.
 type Config struct {
 	// Stream is the name of the stream. Defaults to "outbox". Letters, digits,
-	// '-' and '_'.
+	// '-' and '_', at most 240. It begins the names of the stream of the dead
+	// letters and of the bucket of the retries too.
 	Stream string
 
 	// SubjectPrefix stands before each topic to make the subject. Defaults to
@@ -35,16 +36,23 @@ type Config struct {
 	// [Declare].
 	Topology Topology
 
-	// The following four are for a stream that [Declare] makes.
+	// The following five are for streams that [Declare] makes.
 
 	// Replicas is the number of servers that keep each message. Defaults to 1;
-	// at most 5. Use 3 in a cluster.
+	// at most 5. Use 3 in a cluster. The dead letters and the bucket of the
+	// retries have as many as the stream has.
 	Replicas int
 
 	// MaxAge is how long the stream keeps a message, consumed or not: a queue
 	// whose members are away for longer loses messages. Defaults to 7 days; a
 	// negative value keeps messages for ever, so that somebody else must purge.
+	// A message that waits for a retry grows older too: it must be far greater
+	// than all delays together.
 	MaxAge time.Duration
+
+	// DeadLetterMaxAge is how long a dead letter is kept that nobody
+	// acknowledges. Defaults to 0: for ever. At least 100 ms.
+	DeadLetterMaxAge time.Duration
 
 	// MaxBytes is the greatest size of the stream. When it is full it refuses
 	// new messages, which the outbox keeps, and drops none. Defaults to 0: no
@@ -69,7 +77,8 @@ type Config struct {
 	ConfirmTimeout time.Duration
 
 	// ConnectTimeout bounds the connecting to one server and each question to
-	// it. Defaults to 5 s.
+	// it, such as the settlement of a message that is to be retried or is dead.
+	// Defaults to 5 s.
 	ConnectTimeout time.Duration
 
 	// ReconnectMaxWait is the greatest time between two attempts to connect.
@@ -128,8 +137,8 @@ func (c *Config) validate() error {
 	fault := func(field string, value any, reason string) {
 		errs = append(errs, fmt.Errorf("natsjs: Config.%s %v %s", field, value, reason))
 	}
-	if strings.IndexFunc(c.Stream, notNameRune) >= 0 || len(c.Stream) > 255 {
-		fault("Stream", fmt.Sprintf("%q", c.Stream), "may have letters, digits, '-' and '_', at most 255")
+	if strings.IndexFunc(c.Stream, notNameRune) >= 0 || len(c.Stream) > maxStream {
+		fault("Stream", fmt.Sprintf("%q", c.Stream), "may have letters, digits, '-' and '_', at most 240")
 	}
 	if words, ok := strings.CutSuffix(c.SubjectPrefix, "."); !ok || !validPrefix(words) {
 		fault("SubjectPrefix", fmt.Sprintf("%q", c.SubjectPrefix), `must be words that each end with a dot, such as "outbox."`)
@@ -148,6 +157,9 @@ func (c *Config) validate() error {
 	}
 	if c.MaxAge > 0 && c.MaxAge < 100*time.Millisecond {
 		fault("MaxAge", c.MaxAge, "must be 100ms at least, or negative for no limit")
+	}
+	if c.DeadLetterMaxAge != 0 && c.DeadLetterMaxAge < 100*time.Millisecond {
+		fault("DeadLetterMaxAge", c.DeadLetterMaxAge, "must be 100ms at least, or 0 for no limit")
 	}
 	if c.AckWait < 300*time.Millisecond {
 		fault("AckWait", c.AckWait, "must be 300ms at least")

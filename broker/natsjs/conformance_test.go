@@ -13,7 +13,8 @@ func TestConformance(t *testing.T) {
 	server := startServer(t)
 	brokertest.Run(t, func(t *testing.T) brokertest.Broker {
 		proxy := testenv.NewProxy(t, server.addr())
-		b := connect(t, "nats://"+proxy.Addr(), place())
+		config := place()
+		b := connect(t, "nats://"+proxy.Addr(), config)
 		return brokertest.Broker{
 			Publisher:  func(*testing.T) outbox.Publisher { return b.Publisher() },
 			Subscriber: func(*testing.T) outbox.Subscriber { return b.Subscriber() },
@@ -21,6 +22,7 @@ func TestConformance(t *testing.T) {
 				Redelivered: true,
 				Dedup:       true,
 				MaxPayload:  1<<20 - 4096, // the server counts the headers too
+				AckWait:     config.AckWait,
 				Cut:         proxy.Cut,
 				Stall:       proxy.Stall,
 				Resume:      proxy.Resume,

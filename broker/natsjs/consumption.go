@@ -2,7 +2,8 @@ package natsjs
 
 import (
 	"context"
-	"errors"
+	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 type consumption struct {
 	broker *Broker
 	sub    outbox.Subscription
-	name   string        // the consumer's
+	src    source
+	log    *slog.Logger
 	wake   chan struct{} // one token: there may be something to do
 	gone   chan struct{} // closed by abandon
 
@@ -35,11 +37,26 @@ type consumption struct {
 type delivery struct {
 	msg     *nats.Msg
 	arrived time.Time
+	position
+	placed bool // position is known
+
+	// What the bucket has of the message; guarded by the consumption's mu until
+	// the message is passed on.
+	known bool      // it was looked up, or there can be nothing
+	entry *entry    // nil if there is none
+	asked time.Time // when it was last asked for
+	late  bool      // others need not wait until it is known
+
+	// Guarded by mu.
+	claimed  bool // it is being settled
+	released bool // there must be no more signs of life
 }
 
 func newConsumption(b *Broker, sub outbox.Subscription) *consumption {
+	src := b.source(sub)
 	return &consumption{
-		broker: b, sub: sub, name: consumerName(sub.Queue),
+		broker: b, sub: sub, src: src,
+		log:  b.config.Logger.With("role", "subscriber", "stream", src.stream, "queue", sub.Queue),
 		wake: make(chan struct{}, 1), gone: make(chan struct{}), unsettled: map[*delivery]struct{}{},
 	}
 }
@@ -85,16 +102,22 @@ func (c *consumption) next(ctx context.Context, ready func()) (*delivery, error)
 			c.mu.Lock()
 			continue
 		}
-		if ctx.Err() != nil || len(c.buffer) == 0 || len(c.unsettled) >= c.sub.Prefetch {
+		i := c.first()
+		if ctx.Err() != nil || i < 0 || len(c.unsettled) >= c.sub.Prefetch {
 			return nil, nil
 		}
-		d := c.buffer[0]
-		switch c.matcher.judge(c.broker.topicOf(d.msg), d.arrived) {
+		d := c.buffer[i]
+		switch c.matcher.judge(c.src.topicOf(d.msg), d.arrived) {
 		case wanted:
-			c.unsettled[c.pop()] = struct{}{}
+			c.remove(i)
+			if c.holdBack(d) {
+				continue
+			}
+			c.unsettled[d] = struct{}{}
 			return d, nil
 		case unwanted:
-			_ = c.publish(c.pop(), ack) // else it comes back after AckWait
+			c.remove(i)
+			_ = c.publish(d, ack) // else it comes back after AckWait
 			c.request()
 		case unknown:
 			if !c.renewMatcher(ctx) {
@@ -104,12 +127,42 @@ func (c *consumption) next(ctx context.Context, ready func()) (*delivery, error)
 	}
 }
 
-// pop takes the first message from the buffer. The caller holds mu.
-func (c *consumption) pop() *delivery {
-	d := c.buffer[0]
+// first returns the index in the buffer of the next message to pass on, -1 if
+// there is none. The caller holds mu.
+func (c *consumption) first() int {
+	for i, d := range c.buffer {
+		if d.known {
+			return i
+		}
+		if !d.late {
+			return -1
+		}
+	}
+	return -1
+}
+
+// remove takes message i out of the buffer. The caller holds mu.
+func (c *consumption) remove(i int) {
+	if i > 0 {
+		c.buffer = slices.Delete(c.buffer, i, i+1)
+		return
+	}
 	c.buffer[0] = nil
 	c.buffer = c.buffer[1:]
-	return d
+}
+
+// holdBack sends a message back that comes before the delay of its retry is over,
+// and reports whether it did. The caller holds mu.
+func (c *consumption) holdBack(d *delivery) bool {
+	if d.entry == nil {
+		return false
+	}
+	wait := d.entry.wait(d.position, time.Now())
+	if wait == 0 || c.publish(d, nakAfter(wait)) != nil {
+		return false
+	}
+	c.request()
+	return true
 }
 
 // renewMatcher asks the server what the queue collects now. Where it cannot, the
@@ -122,13 +175,13 @@ func (c *consumption) renewMatcher(ctx context.Context) bool {
 	}
 	c.mu.Unlock()
 	asked := time.Now()
-	consumer, err := l.conn.js.Consumer(ctx, c.broker.config.Stream, c.name)
+	consumer, err := l.conn.js.Consumer(ctx, c.src.stream, c.src.consumer)
 	c.mu.Lock()
 	if err != nil {
 		l.fail(err)
 		return false
 	}
-	c.matcher = c.broker.newMatcher(&consumer.CachedInfo().Config, asked)
+	c.matcher = c.src.newMatcher(&consumer.CachedInfo().Config, asked)
 	return true
 }
 
@@ -202,13 +255,6 @@ func (c *consumption) signal() {
 	}
 }
 
-// What is sent to a message's reply subject.
-var (
-	ack        = []byte("+ACK")
-	nak        = []byte("-NAK")
-	inProgress = []byte("+WPI")
-)
-
 // publish tells the server something about a message. The caller holds mu.
 func (c *consumption) publish(d *delivery, what []byte) error {
 	if c.link == nil {
@@ -220,37 +266,26 @@ func (c *consumption) publish(d *delivery, what []byte) error {
 	return nil
 }
 
-// settle is Received.Settle.
-func (c *consumption) settle(d *delivery, how outbox.Settlement) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.abandoned {
-		return errClosed
-	}
-	if _, ok := c.unsettled[d]; !ok {
-		return errors.New("natsjs: the message was settled before")
-	}
-	delete(c.unsettled, d)
-	what := ack
-	if how.Outcome == outbox.Requeue {
-		what = nak
-	}
-	err := c.publish(d, what)
-	c.request()
-	c.signal()
-	return err
+// message makes the message of a delivery.
+func (c *consumption) message(d *delivery) *outbox.Message {
+	m := &outbox.Message{Topic: c.src.topicOf(d.msg), Payload: d.msg.Data, CreatedAt: d.stored}
+	readHeader(d.msg.Header, m)
+	return m
 }
 
 // received makes what is passed on.
 func (c *consumption) received(d *delivery) *outbox.Received {
-	r := &outbox.Received{ReceivedAt: d.arrived}
-	times, stored, ok := delivered(d.msg.Reply)
-	if ok {
-		r.CreatedAt, r.Redelivered = stored, times > 1
+	r := &outbox.Received{ReceivedAt: d.arrived, Redelivered: d.times > 1 || d.entry != nil}
+	switch {
+	case c.src.dead:
+		r.Message = outbox.Message{Topic: c.src.topicOf(d.msg), Payload: d.msg.Data, CreatedAt: d.stored}
+		r.Failure = readDead(d.msg.Header, &r.Message)
+	default:
+		r.Message = *c.message(d)
 	}
-	r.Topic = c.broker.topicOf(d.msg)
-	r.Payload = d.msg.Data
-	readHeader(d.msg.Header, &r.Message)
+	if d.entry != nil {
+		r.Failure = outbox.TakeFailure(d.entry.Failure)
+	}
 	r.Settle = func(how outbox.Settlement) error { return c.settle(d, how) }
 	return r
 }

@@ -20,6 +20,9 @@ var (
 	errNoStream   = outbox.Unavailable(errors.New("natsjs: no stream takes the subject, or JetStream is not ready"))
 )
 
+// errNoBucket: somebody has deleted the bucket of the retries.
+var errNoBucket = errors.New("natsjs: the bucket of the retries is gone")
+
 // Error codes of JetStream, from the server's errors.json.
 const (
 	codeClusterNotAvailable = 10008
@@ -30,6 +33,8 @@ const (
 	codeNotEnabled          = 10076
 	codeMessageTooLarge     = 10054
 	codeHeaderTooLarge      = 10097
+	codeNoMessage           = 10037
+	codeNoStream            = 10059
 	codeStoreFailed         = 10077 // also when a limit of the stream is reached
 )
 

@@ -95,7 +95,7 @@ func TestConsumerNameIsUnique(t *testing.T) {
 	}
 }
 
-func TestDelivered(t *testing.T) {
+func TestPositionOf(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		reply string
@@ -106,13 +106,14 @@ func TestDelivered(t *testing.T) {
 		{"$JS.ACK.hub.ACCOUNT.stream.consumer.3.10.20.1700000000000000001.7", 3, true},
 		{"$JS.ACK._.ACCOUNT.stream.consumer.3.10.20.1700000000000000001.7.token", 3, true},
 		{"$JS.ACK.stream.consumer.x.10.20.1700000000000000001.7", 0, false},
+		{"$JS.ACK.stream.consumer.3.x.20.1700000000000000001.7", 0, false},
 		{"$JS.ACK.stream.consumer.3.10.20.x.7", 0, false},
 		{"$JS.ACK.stream", 0, false},
 		{"", 0, false},
 	} {
-		times, stored, ok := delivered(c.reply)
-		if times != c.times || ok != c.ok || ok && stored.UnixNano() != 1700000000000000001 {
-			t.Errorf("delivered(%q) = %d, %v, %v", c.reply, times, stored, ok)
+		got, ok := positionOf(c.reply)
+		if got.times != c.times || ok != c.ok || ok && (got.sequence != 10 || got.stored.UnixNano() != 1700000000000000001) {
+			t.Errorf("positionOf(%q) = %+v, %v", c.reply, got, ok)
 		}
 	}
 }

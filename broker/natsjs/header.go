@@ -12,8 +12,9 @@ import (
 
 // Headers of NATS and of MIME that have a place for a field.
 const (
-	headerMsgID       = nats.MsgIdHdr
-	headerContentType = "Content-Type"
+	headerMsgID          = nats.MsgIdHdr
+	headerExpectedStream = nats.ExpectedStreamHdr
+	headerContentType    = "Content-Type"
 )
 
 // A header of NATS cannot carry every value: it loses white space around it and
@@ -54,15 +55,20 @@ func headerFor(m *outbox.Message) nats.Header {
 		set(outbox.HeaderCreatedAt, m.CreatedAt.UTC().Format(time.RFC3339Nano))
 	}
 	for name, value := range m.Headers {
-		if isFragile(value) || isTaken(name) {
-			name, value = prefixUser+name, url.PathEscape(value)
-		}
-		set(name, value)
+		set(userHeader(name, value))
 	}
 	if isFragile(m.ID) {
 		set(headerMsgID, url.PathEscape(m.ID)) // for the server, which drops repeats
 	}
 	return h
+}
+
+// userHeader returns the header for a user's.
+func userHeader(name, value string) (string, string) {
+	if isFragile(value) || isTaken(name) {
+		return prefixUser + name, url.PathEscape(value)
+	}
+	return name, value
 }
 
 // readHeader sets the fields of m that h carries.

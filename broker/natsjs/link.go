@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -27,22 +28,31 @@ type link struct {
 	conn    *conn
 	inbox   string
 	sub     *nats.Subscription
-	matcher *matcher
 	drained chan struct{}
 	broken  chan error // one: why this connection is of no more use
+	failed  atomic.Bool
 	heard   atomic.Int64
+
+	// What the server said when the link was made.
+	matcher *matcher
 	ackWait time.Duration
+	created time.Time // when the consumer was made
+	retried uint64    // the last message for which there was an entry in the bucket
+
+	// The questions about entries, by number; guarded by the consumption's mu.
+	lookInbox string
+	lastLook  uint64
+	looks     map[uint64]*delivery
 }
 
 // keepConnected keeps a link until ctx ends.
 func (c *consumption) keepConnected(ctx context.Context) {
-	log := c.broker.config.Logger.With("role", "subscriber", "stream", c.broker.config.Stream, "queue", c.sub.Queue)
 	failures, ever := 0, false
 	for ctx.Err() == nil {
 		l, err := c.connect(ctx)
 		if err == nil {
 			ever = true
-			log.Info("connected", "server", l.conn.ConnectedAddr())
+			c.log.Info("connected", "server", l.conn.ConnectedAddr())
 			began := time.Now()
 			c.attach(l)
 			err = c.tend(ctx, l)
@@ -61,7 +71,7 @@ func (c *consumption) keepConnected(ctx context.Context) {
 			return
 		}
 		failures++
-		log.Warn("not connected", "error", err, "failures", failures)
+		c.log.Warn("not connected", "error", err, "failures", failures)
 		if !pause(ctx.Done(), c.broker.retryDelay(failures)) {
 			return
 		}
@@ -76,12 +86,12 @@ func isPermanent(err error) bool {
 
 // connect connects and sees to the stream and the consumer.
 func (c *consumption) connect(ctx context.Context) (*link, error) {
-	conn, err := c.broker.dial(ctx, "subscriber "+c.name)
+	conn, err := c.broker.dial(ctx, "subscriber "+c.src.consumer)
 	if err != nil {
 		return nil, err
 	}
 	l := &link{
-		conn: conn, inbox: conn.NewInbox(),
+		conn: conn, inbox: conn.NewInbox(), lookInbox: conn.NewInbox() + ".", looks: map[uint64]*delivery{},
 		drained: make(chan struct{}), broken: make(chan error, 1),
 	}
 	l.alive()
@@ -93,16 +103,16 @@ func (c *consumption) connect(ctx context.Context) (*link, error) {
 }
 
 func (c *consumption) prepare(ctx context.Context, l *link) error {
-	if err := c.broker.ensureStream(ctx, l.conn); err != nil {
-		return err
-	}
 	asked := time.Now()
-	config, err := c.broker.ensureConsumer(ctx, l.conn, c.sub.Queue, c.sub.Topics)
+	info, err := c.ensure(ctx, l)
 	if err != nil {
 		return err
 	}
-	l.ackWait = config.AckWait
-	l.matcher = c.broker.newMatcher(config, asked)
+	l.ackWait, l.created = info.Config.AckWait, info.Created
+	l.matcher = c.src.newMatcher(&info.Config, asked)
+	if _, err := l.conn.Subscribe(l.lookInbox+"*", func(msg *nats.Msg) { c.found(l, msg) }); err != nil {
+		return unavailable("subscribe", err)
+	}
 	l.sub, err = l.conn.Subscribe(l.inbox, func(msg *nats.Msg) { c.arrive(l, msg) })
 	if err == nil {
 		l.sub.SetClosedHandler(func(string) { close(l.drained) })
@@ -114,11 +124,36 @@ func (c *consumption) prepare(ctx context.Context, l *link) error {
 	return nil
 }
 
+// ensure sees to all that the subscription needs, the consumer last: from then on
+// messages are delivered, to be retried and to die.
+func (c *consumption) ensure(ctx context.Context, l *link) (*jetstream.ConsumerInfo, error) {
+	b := c.broker
+	main, err := b.ensureStream(ctx, l.conn)
+	if err != nil {
+		return nil, err
+	}
+	missing := b.ensureDeadStream(ctx, l.conn, main)
+	if !c.src.dead {
+		l.retried, err = b.ensureBucket(ctx, l.conn, main, c.sub.Queue)
+		missing = errors.Join(missing, err)
+	}
+	if missing != nil && b.config.Topology == Declare {
+		return nil, missing
+	}
+	info, err := b.ensureConsumer(ctx, l.conn, c.src, c.sub)
+	return info, errors.Join(missing, err) // all that is missing, at once
+}
+
 func (c *consumption) attach(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.link, c.matcher, c.requested = l, l.matcher, 0
 	c.news++
+	for _, d := range c.buffer {
+		if !d.known {
+			c.look(l, d)
+		}
+	}
 	c.request()
 	c.signal()
 }
@@ -134,7 +169,7 @@ func (c *consumption) detach(l *link) {
 // tend tells the server that unsettled messages are being worked on, until the
 // link is of no more use, and returns why.
 func (c *consumption) tend(ctx context.Context, l *link) error {
-	ticker := time.NewTicker(max(min(l.ackWait/3, pullHeartbeat), time.Millisecond))
+	ticker := time.NewTicker(max(min(l.ackWait/3, pullHeartbeat, lookupPatience), time.Millisecond))
 	defer ticker.Stop()
 	last := time.Now()
 	for {
@@ -153,6 +188,7 @@ func (c *consumption) tend(ctx context.Context, l *link) error {
 				last = now
 				c.progress()
 			}
+			c.lookAgain(l, now)
 		}
 	}
 }
@@ -162,7 +198,9 @@ func (c *consumption) progress() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for d := range c.unsettled {
-		_ = c.publish(d, inProgress) // else the message comes again
+		if !d.released {
+			_ = c.publish(d, inProgress) // else the message comes again
+		}
 	}
 	for _, d := range c.buffer {
 		_ = c.publish(d, inProgress)
@@ -191,7 +229,7 @@ func (c *consumption) request() {
 	if err != nil {
 		panic(err) // numbers can always be encoded
 	}
-	subject := fmt.Sprintf("$JS.API.CONSUMER.MSG.NEXT.%s.%s", c.broker.config.Stream, c.name)
+	subject := fmt.Sprintf("$JS.API.CONSUMER.MSG.NEXT.%s.%s", c.src.stream, c.src.consumer)
 	if err := c.link.conn.PublishRequest(subject, c.link.inbox, body); err == nil {
 		c.requested += room
 		c.link.alive()
@@ -206,6 +244,7 @@ func (c *consumption) arrive(l *link, msg *nats.Msg) {
 		return
 	}
 	d := &delivery{msg: msg, arrived: time.Now()}
+	d.position, d.placed = positionOf(msg.Reply)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.requested = max(0, c.requested-1)
@@ -214,6 +253,9 @@ func (c *consumption) arrive(l *link, msg *nats.Msg) {
 		return
 	}
 	c.buffer = append(c.buffer, d)
+	if d.known = !c.hasHistory(l, d); !d.known {
+		c.look(l, d)
+	}
 	c.request()
 	c.signal()
 }
@@ -239,6 +281,7 @@ func (c *consumption) status(l *link, msg *nats.Msg) {
 
 // fail makes the consumption give the link up and connect again.
 func (l *link) fail(err error) {
+	l.failed.Store(true)
 	select {
 	case l.broken <- err:
 	default:
@@ -263,9 +306,4 @@ func (l *link) drain() {
 	case <-l.conn.lost:
 	case <-timer.C:
 	}
-}
-
-// topicOf returns the topic of a message.
-func (b *Broker) topicOf(msg *nats.Msg) string {
-	return strings.TrimPrefix(msg.Subject, b.config.SubjectPrefix)
 }

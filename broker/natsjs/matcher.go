@@ -26,9 +26,9 @@ type matcher struct {
 }
 
 // newMatcher returns what a consumer's configuration, as it was at a time, says.
-func (b *Broker) newMatcher(config *jetstream.ConsumerConfig, asOf time.Time) *matcher {
-	f := &matcher{patterns: b.collected(config), asOf: asOf}
-	_, f.exact = filtersOf(b.config.SubjectPrefix, f.patterns)
+func (s source) newMatcher(config *jetstream.ConsumerConfig, asOf time.Time) *matcher {
+	f := &matcher{patterns: s.collected(config), asOf: asOf}
+	_, f.exact = filtersOf(s.prefix, f.patterns)
 	return f
 }
 

@@ -117,7 +117,7 @@ func (p *Publisher) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.broker.ensureStream(ctx, c); err != nil {
+	if _, err := p.broker.ensureStream(ctx, c); err != nil {
 		c.close()
 		return nil, outbox.Unavailable(err)
 	}

@@ -23,28 +23,38 @@ func numberOf(subject, inbox string) (uint64, bool) {
 	return n, err == nil
 }
 
-// delivered reads, from the subject to which a message is acknowledged, how often
-// it was delivered and when the stream stored it. The subject is
+// position is what the server says of a delivery.
+type position struct {
+	times    int       // how often the message was delivered, with this delivery
+	sequence uint64    // of the message in its stream
+	stored   time.Time // when the stream stored the message
+}
+
+// positionOf reads the subject to which a message is acknowledged,
 //
 //	$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>
 //
-// or, in newer servers, has domain and account before the stream and sometimes a
+// or, in newer servers, with domain and account before the stream and sometimes a
 // token at the end.
-func delivered(reply string) (times int, stored time.Time, ok bool) {
+func positionOf(reply string) (position, bool) {
 	tokens := strings.Split(reply, ".")
 	at := 4
 	if len(tokens) >= 11 {
 		at = 6
 	} else if len(tokens) != 9 {
-		return 0, time.Time{}, false
+		return position{}, false
 	}
 	times, err := strconv.Atoi(tokens[at])
 	if err != nil {
-		return 0, time.Time{}, false
+		return position{}, false
+	}
+	sequence, err := strconv.ParseUint(tokens[at+1], 10, 64)
+	if err != nil {
+		return position{}, false
 	}
 	nanos, err := strconv.ParseInt(tokens[at+3], 10, 64)
 	if err != nil {
-		return 0, time.Time{}, false
+		return position{}, false
 	}
-	return times, time.Unix(0, nanos).UTC(), true
+	return position{times: times, sequence: sequence, stored: time.Unix(0, nanos).UTC()}, true
 }

@@ -2,11 +2,9 @@ package natsjs
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -20,34 +18,39 @@ type topologyError struct {
 
 func (e *topologyError) Error() string { return "natsjs: " + e.what + ": " + e.hint }
 
-// Names in a consumer's metadata.
-const (
-	metaTopics = "outbox-topics" // JSON: the patterns that the queue collects
-	metaQueue  = "outbox-queue"  // the queue's name, which the consumer's name encodes
-)
+// ensureStream makes or checks the main stream and returns its configuration.
+func (b *Broker) ensureStream(ctx context.Context, c *conn) (jetstream.StreamConfig, error) {
+	stream, err := b.makeStream(ctx, c, b.streamConfig(), "create it")
+	if err != nil {
+		return jetstream.StreamConfig{}, err
+	}
+	have := stream.CachedInfo().Config
+	return have, checkStream(have, b.config.SubjectPrefix+">", "change Config.Stream or Config.SubjectPrefix")
+}
 
-// ensureStream makes or checks the stream.
-func (b *Broker) ensureStream(ctx context.Context, c *conn) error {
+// makeStream returns the stream that want names. It makes it if it does not exist
+// and may be made; hint begins what to do about it if not.
+func (b *Broker) makeStream(ctx context.Context, c *conn, want jetstream.StreamConfig, hint string) (jetstream.Stream, error) {
 	for {
-		stream, err := c.js.Stream(ctx, b.config.Stream)
+		stream, err := c.js.Stream(ctx, want.Name)
 		if err == nil {
-			return b.checkStream(stream.CachedInfo().Config)
+			return stream, nil
 		}
 		if !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return b.apiError("look up stream "+b.config.Stream, err)
+			return nil, b.apiError("look up stream "+want.Name, err)
 		}
 		if b.config.Topology == CheckOnly {
-			return &topologyError{
-				what: fmt.Sprintf("stream %q does not exist", b.config.Stream),
-				hint: fmt.Sprintf("create it with the subject %q, or let Config.Topology be Declare", b.config.SubjectPrefix+">"),
+			return nil, &topologyError{
+				what: fmt.Sprintf("stream %q does not exist", want.Name),
+				hint: fmt.Sprintf("%s with the subject %q, or let Config.Topology be Declare", hint, want.Subjects[0]),
 			}
 		}
-		_, err = c.js.CreateStream(ctx, b.streamConfig())
+		stream, err = c.js.CreateStream(ctx, want)
 		if err == nil {
-			return nil
+			return stream, nil
 		}
-		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // else somebody was faster: check theirs
-			return b.apiError("create stream "+b.config.Stream, err)
+		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // else somebody was faster: take theirs
+			return nil, b.apiError("create stream "+want.Name, err)
 		}
 	}
 }
@@ -72,12 +75,13 @@ func (b *Broker) streamConfig() jetstream.StreamConfig {
 	}
 }
 
-func (b *Broker) checkStream(have jetstream.StreamConfig) error {
-	want := b.config.SubjectPrefix + ">"
+// checkStream refuses a stream that does not collect want or confirms nothing;
+// instead is what to do but to add the subject.
+func checkStream(have jetstream.StreamConfig, want, instead string) error {
 	if !slices.ContainsFunc(have.Subjects, func(subject string) bool { return covers(subject, want) }) {
 		return &topologyError{
 			what: fmt.Sprintf("stream %q collects %q, not %q", have.Name, have.Subjects, want),
-			hint: "add the subject, or change Config.Stream or Config.SubjectPrefix",
+			hint: "add the subject, or " + instead,
 		}
 	}
 	if have.NoAck {
@@ -89,135 +93,6 @@ func (b *Broker) checkStream(have jetstream.StreamConfig) error {
 	return nil
 }
 
-// ensureConsumer makes or checks the durable consumer of a queue, so that it
-// collects patterns among others, and returns its configuration.
-func (b *Broker) ensureConsumer(ctx context.Context, c *conn, queue string, patterns []string) (*jetstream.ConsumerConfig, error) {
-	name := consumerName(queue)
-	for {
-		have, err := c.js.Consumer(ctx, b.config.Stream, name)
-		switch {
-		case err == nil:
-			config := &have.CachedInfo().Config
-			known := b.collected(config)
-			all := union(known, patterns)
-			if len(all) == len(known) {
-				return config, b.checkConsumer(config)
-			}
-			if b.config.Topology == CheckOnly {
-				return nil, missingTopics(name, b.config.Stream, all[len(known):])
-			}
-			// Look again afterwards: another member may have added its own at
-			// the same moment, over ours.
-			changed := b.consumerConfig(*config, queue, all)
-			if _, err := c.js.UpdateConsumer(ctx, b.config.Stream, changed); err != nil {
-				return nil, b.apiError("add topics to consumer "+name, err)
-			}
-		case !errors.Is(err, jetstream.ErrConsumerNotFound):
-			return nil, b.apiError("look up consumer "+name, err)
-		case b.config.Topology == CheckOnly:
-			return nil, &topologyError{
-				what: fmt.Sprintf("consumer %q of stream %q, for queue %q, does not exist", name, b.config.Stream, queue),
-				hint: "create it as a durable pull consumer with explicit acknowledgement, or let Config.Topology be Declare",
-			}
-		default:
-			fresh := b.consumerConfig(jetstream.ConsumerConfig{}, queue, patterns)
-			_, err := c.js.CreateConsumer(ctx, b.config.Stream, fresh)
-			if err != nil && !errors.Is(err, jetstream.ErrConsumerExists) {
-				return nil, b.apiError("create consumer "+name, err)
-			}
-		}
-	}
-}
-
-// checkConsumer refuses a consumer that cannot be what a queue is.
-func (b *Broker) checkConsumer(have *jetstream.ConsumerConfig) error {
-	if have.AckPolicy != jetstream.AckExplicitPolicy || have.DeliverSubject != "" {
-		return &topologyError{
-			what: fmt.Sprintf("consumer %q of stream %q is not a pull consumer with explicit acknowledgement", have.Durable, b.config.Stream),
-			hint: "delete it, or use a queue of another name",
-		}
-	}
-	return nil
-}
-
-func missingTopics(name, stream string, missing []string) error {
-	return &topologyError{
-		what: fmt.Sprintf("consumer %q of stream %q does not collect %q", name, stream, missing),
-		hint: "add them to its filter subjects, or let Config.Topology be Declare",
-	}
-}
-
-// consumerConfig returns base with what a queue needs. MaxAckPending, which would
-// count all members together, is off: each member limits what it asks for.
-func (b *Broker) consumerConfig(base jetstream.ConsumerConfig, queue string, patterns []string) jetstream.ConsumerConfig {
-	c := base
-	if c.Durable == "" {
-		c.Durable = consumerName(queue)
-		c.Description = "queue of a transactional outbox"
-		c.DeliverPolicy = jetstream.DeliverAllPolicy
-		c.AckPolicy = jetstream.AckExplicitPolicy
-		c.MaxDeliver = -1
-		c.MaxAckPending = -1
-	}
-	c.AckWait = b.config.AckWait
-	c.FilterSubject = ""
-	c.FilterSubjects, _ = filtersOf(b.config.SubjectPrefix, patterns)
-	encoded, err := json.Marshal(patterns)
-	if err != nil {
-		panic(err) // strings can always be encoded
-	}
-	c.Metadata = map[string]string{metaTopics: string(encoded), metaQueue: queue}
-	for key, value := range base.Metadata {
-		// The server's own entries begin so and must not be sent back.
-		if key != metaTopics && key != metaQueue && !strings.HasPrefix(key, "_nats.") {
-			c.Metadata[key] = value
-		}
-	}
-	return c
-}
-
-// collected returns the patterns of a consumer: those written down, or, where
-// somebody else made it, what its filters mean.
-func (b *Broker) collected(c *jetstream.ConsumerConfig) []string {
-	var patterns []string
-	if json.Unmarshal([]byte(c.Metadata[metaTopics]), &patterns) == nil && len(patterns) > 0 {
-		return patterns
-	}
-	subjects := c.FilterSubjects
-	if c.FilterSubject != "" {
-		subjects = []string{c.FilterSubject}
-	}
-	if len(subjects) == 0 {
-		return []string{"#"}
-	}
-	for _, subject := range subjects {
-		if covers(subject, b.config.SubjectPrefix+">") {
-			return []string{"#"}
-		}
-		topic, ok := strings.CutPrefix(subject, b.config.SubjectPrefix)
-		if !ok {
-			continue // of another publisher
-		}
-		if words, ok := strings.CutSuffix(topic, ">"); ok {
-			topic = words + "*.#"
-		}
-		patterns = append(patterns, topic)
-	}
-	return patterns
-}
-
-// union returns a with those of b that a lacks. A pattern that another covers
-// counts as there.
-func union(a, b []string) []string {
-	out := slices.Clone(a)
-	for _, pattern := range b {
-		if !slices.Contains(out, pattern) && !slices.Contains(out, "#") {
-			out = append(out, pattern)
-		}
-	}
-	return out
-}
-
 // apiError wraps what the server answered to a question about the topology.
 func (b *Broker) apiError(what string, err error) error {
 	var api *jetstream.APIError
@@ -225,18 +100,4 @@ func (b *Broker) apiError(what string, err error) error {
 		return &topologyError{what: what, hint: api.Description}
 	}
 	return unavailable(what, err)
-}
-
-// consumerName encodes a queue's name: what a consumer's name may not have
-// becomes '=' and two hexadecimal digits for each byte.
-func consumerName(queue string) string {
-	var b strings.Builder
-	for i := 0; i < len(queue); i++ {
-		if c := queue[i]; strings.IndexByte(`.*>/\=`, c) >= 0 || c <= ' ' || c >= 0x7f {
-			fmt.Fprintf(&b, "=%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
 }
