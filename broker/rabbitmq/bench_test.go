@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,6 +56,41 @@ func BenchmarkConsume(b *testing.B) {
 			<-all
 			b.StopTimer()
 			stop()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
+		})
+	}
+}
+
+// BenchmarkConsumeConcurrently measures a subscriber on a full quorum queue whose
+// messages are acknowledged by ten goroutines, a little out of order, as a worker
+// does.
+func BenchmarkConsumeConcurrently(b *testing.B) {
+	const goroutines = 10
+	for _, prefetch := range []int{100, 500} {
+		b.Run(fmt.Sprintf("prefetch=%d", prefetch), func(b *testing.B) {
+			address := testenv.RabbitMQ(b).NewVHost(b)
+			subscribed(b, address, nil, 1, nil)()
+			publishAll(b, newPublisher(b, address, nil), b.N)
+			work := make(chan *outbox.Received, prefetch)
+			var left sync.WaitGroup
+			left.Add(b.N)
+			for range goroutines {
+				go func() {
+					for r := range work {
+						if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
+							b.Error(err)
+						}
+						left.Done()
+					}
+				}()
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			stop := subscribed(b, address, nil, prefetch, func(r *outbox.Received) { work <- r })
+			left.Wait()
+			b.StopTimer()
+			stop()
+			close(work)
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
 		})
 	}

@@ -59,8 +59,8 @@ const (
 	// Declare creates what is missing.
 	Declare Topology = iota
 	// CheckOnly creates nothing, for a user without the right to configure: the
-	// exchange and the queue must be there, and are named by an error if they
-	// are not. Bindings cannot be checked by AMQP.
+	// exchanges and queues must be there, and are named by an error if they are
+	// not. Bindings and properties cannot be checked by AMQP.
 	CheckOnly
 )
 
@@ -112,20 +112,29 @@ const (
 type SubscriberConfig struct {
 	Connection Connection
 
-	// Exchange is the topic exchange that queues are bound to; at most 255 bytes.
+	// Exchange is the topic exchange that queues are bound to; at most 251 bytes.
 	// Defaults to [DefaultExchange].
 	Exchange string
 
-	// Topology says whether exchange, queue and bindings are declared. Defaults to
+	// Topology says whether exchanges, queues and bindings are declared. Defaults to
 	// [Declare].
 	Topology Topology
 
-	// QueueType is the type of the queue. Defaults to [Quorum].
+	// QueueType is the type of the queue, and of those of its retries and dead
+	// letters. Defaults to [Quorum]. With [Classic] the broker may lose a message
+	// that waits for a retry, if it is killed when the time has come: it does not
+	// wait for the queue to confirm it.
 	QueueType QueueType
 
 	// QueueArguments are further arguments of the queue's declaration, such as
-	// x-max-length. They must be those that the queue was first declared with.
+	// x-max-length, and win over the driver's own but for InOrder. They must be
+	// those that the queue was first declared with. Queues of retries and dead
+	// letters do not get them.
 	QueueArguments map[string]any
+
+	// ConfirmTimeout is how long the broker may take to confirm a message that is
+	// retried or dead-lettered. Defaults to 30 s.
+	ConfirmTimeout time.Duration
 }
 
 func (c *PublisherConfig) withDefaults() PublisherConfig {
@@ -158,6 +167,7 @@ func (c *SubscriberConfig) withDefaults() SubscriberConfig {
 	d.Connection = d.Connection.withDefaults("")
 	d.Exchange = cmp.Or(d.Exchange, DefaultExchange)
 	d.QueueType = cmp.Or(d.QueueType, Quorum)
+	d.ConfirmTimeout = cmp.Or(d.ConfirmTimeout, 30*time.Second)
 	d.QueueArguments = maps.Clone(d.QueueArguments)
 	return d
 }
@@ -167,12 +177,14 @@ func (c *SubscriberConfig) validate() []error {
 	if c.QueueType != Quorum && c.QueueType != Classic {
 		errs = append(errs, fmt.Errorf("QueueType is %q, want %q or %q", c.QueueType, Quorum, Classic))
 	}
-	if _, ok := c.QueueArguments[amqp.QueueTypeArg]; ok {
-		errs = append(errs, fmt.Errorf("QueueArguments has %s: set QueueType instead", amqp.QueueTypeArg))
+	if n := len(c.deadLetterExchange()); n > maxShortString {
+		errs = append(errs, fmt.Errorf("Exchange has %d bytes: with that of the dead letters, %q more, at most %d are allowed",
+			len(c.Exchange), deadLetterExchangeSuffix, maxShortString-len(deadLetterExchangeSuffix)))
 	}
-	if err := amqp.Table(c.QueueArguments).Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("QueueArguments: %w", err))
+	if c.ConfirmTimeout < time.Millisecond {
+		errs = append(errs, fmt.Errorf("ConfirmTimeout is %v, want 1ms or more", c.ConfirmTimeout))
 	}
+	errs = append(errs, c.argumentFaults()...)
 	return errs
 }
 

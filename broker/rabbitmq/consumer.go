@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/outbox-go/outbox"
@@ -19,10 +18,13 @@ type consumer struct {
 	endpoint *endpoint
 	config   *SubscriberConfig
 	sub      outbox.Subscription
+	queue    string // its name at the broker, also of a subscription to its dead letters
 	ready    func()
 	receive  func(*outbox.Received)
 	closed   <-chan struct{} // closed with the subscriber, which also ends the context
 
+	ladder      ladder
+	copier      *copier
 	established bool // ready has been called
 	unsettled   unsettled
 }
@@ -33,8 +35,10 @@ type delivery struct {
 	channel  *amqp.Channel
 	messages <-chan amqp.Delivery
 	closed   chan *amqp.Error
+	ledger   *ledger
 	opened   time.Time
-	received bool // a message has come
+	received bool           // a message has come
+	forwards sync.WaitGroup // messages on their way to another delay queue
 }
 
 // run subscribes until ctx ends, or for ever.
@@ -85,20 +89,25 @@ func (c *consumer) finish() error {
 func (c *consumer) open(ctx context.Context) (*delivery, error) {
 	d := &delivery{closed: make(chan *amqp.Error, 1)}
 	err := c.endpoint.connect(ctx, func(conn *connection) error {
+		if err := ensure(conn, c.config.Topology, c.config.entities(&c.sub)); err != nil {
+			return err
+		}
 		ch, err := conn.Channel()
 		if err != nil {
 			return fmt.Errorf("open channel: %w", err)
-		}
-		if err := c.config.ensureQueue(ch, &c.sub); err != nil {
-			return err
 		}
 		if err := ch.Qos(c.sub.Prefetch, 0, false); err != nil {
 			return fmt.Errorf("set prefetch: %w", err)
 		}
 		d.conn, d.channel = conn, ch
 		ch.NotifyClose(d.closed)
-		d.messages, err = ch.Consume(c.sub.Queue, consumerTag, false, false, false, false, nil)
-		return declareError("consume", "queue", c.sub.Queue, err)
+		d.ledger = newLedger(ch, c.sub.Prefetch)
+		queue := c.queue
+		if c.sub.DeadLetters {
+			queue = deadLetterQueue(queue)
+		}
+		d.messages, err = ch.Consume(queue, consumerTag, false, false, false, false, nil)
+		return declareError("consume", "queue", queue, err)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("rabbitmq: %w", err)
@@ -111,33 +120,82 @@ func (c *consumer) open(ctx context.Context) (*delivery, error) {
 // latter case it gives the rest back and waits for the settlements.
 func (c *consumer) serve(ctx context.Context, d *delivery) error {
 	defer d.conn.close()
+	var flushing sync.WaitGroup
+	ended := make(chan struct{})
+	flushing.Go(func() { d.ledger.run(ended) })
+	defer flushing.Wait()
+	defer close(ended)
+	defer d.forwards.Wait()
 	c.established = true
 	c.ready()
-	for ctx.Err() == nil {
-		select {
-		case m, ok := <-d.messages:
-			if !ok {
-				return d.reason()
-			}
-			if ctx.Err() != nil {
-				_ = d.channel.Reject(m.DeliveryTag, true)
-				break
-			}
-			d.received = true
-			c.receive(c.received(d.channel, &m))
-		case <-ctx.Done():
-		}
+	if err := c.consume(ctx, d); err != nil || isClosed(c.closed) {
+		return err
 	}
-	if isClosed(c.closed) {
-		return nil
+	if c.sub.InOrder {
+		// To cancel the consumer would let another member begin, before what is under
+		// way here. The end of the channel gives all back at once, in order.
+		d.ledger.keep()
+	} else {
+		c.giveBack(d)
 	}
-	c.giveBack(d)
 	select {
 	case <-c.unsettled.none():
 	case <-d.closed: //nolint:errcheck // why it was lost does not matter at the end
 	case <-c.closed:
 	}
 	return nil
+}
+
+// consume passes messages on until the subscription is lost, which is an error, or
+// ctx ends.
+func (c *consumer) consume(ctx context.Context, d *delivery) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m, ok := <-d.messages:
+			switch {
+			case !ok:
+				return d.reason()
+			case ctx.Err() != nil:
+				if !c.sub.InOrder {
+					_ = d.channel.Reject(m.DeliveryTag, true)
+				}
+				return nil
+			}
+			d.received = true
+			if left := untilRetry(m.Headers[headerRetryAt], time.Now()); left > 0 {
+				c.forward(ctx, d, &m, left)
+			} else {
+				c.receive(c.receipt(d, &m))
+			}
+		}
+	}
+}
+
+// forwardPause is the wait before a message is given back that could not be sent
+// on, since it comes again at once.
+const forwardPause = time.Second
+
+// forward sends a message that came before its time to the next delay queue.
+func (c *consumer) forward(ctx context.Context, d *delivery, m *amqp.Delivery, left time.Duration) {
+	e := &entry{tag: m.DeliveryTag}
+	d.ledger.add(e)
+	d.forwards.Go(func() {
+		cleanHeaders(m.Headers, c.queue)
+		p := copyOf(m)
+		t, err := c.retryTarget(&p, left)
+		if err == nil {
+			err = c.copier.publish(t, &p)
+		}
+		if err == nil {
+			_ = d.ledger.ack(e) // else it comes again, and so do its copies
+			return
+		}
+		c.endpoint.config.Logger.Warn("message not delayed further", "queue", c.sub.Queue, "id", m.MessageId, "error", err)
+		sleep(ctx, forwardPause)
+		_ = d.ledger.requeue(e)
+	})
 }
 
 // giveBack stops the deliveries and requeues those that have arrived.
@@ -163,32 +221,6 @@ func (d *delivery) reason() error {
 	default:
 		return errors.New("the broker has cancelled the consumer")
 	}
-}
-
-// received decodes m. Its Settle belongs to the channel that delivered m, since
-// delivery tags begin anew on each.
-func (c *consumer) received(ch *amqp.Channel, m *amqp.Delivery) *outbox.Received {
-	c.unsettled.add()
-	r := &outbox.Received{Message: message(m), Redelivered: m.Redelivered, ReceivedAt: time.Now()}
-	tag := m.DeliveryTag
-	var settled atomic.Bool
-	r.Settle = func(how outbox.Settlement) error {
-		if settled.Swap(true) {
-			return errSettled // acknowledging twice closes the channel
-		}
-		defer c.unsettled.remove()
-		var err error
-		if how.Outcome == outbox.Ack {
-			err = ch.Ack(tag, false)
-		} else {
-			err = ch.Reject(tag, true)
-		}
-		if errors.Is(err, amqp.ErrClosed) {
-			return errStale
-		}
-		return err
-	}
-	return r
 }
 
 // unsettled counts messages that were passed on and not settled. The zero value is

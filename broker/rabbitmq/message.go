@@ -26,10 +26,10 @@ const headerEscape = outbox.HeaderPrefix + "header-"
 // and https://www.rabbitmq.com/docs/dlx#effects.
 func special(name string) bool {
 	switch name {
-	case "CC", "BCC", "x-death", headerDeliveryCount:
+	case "CC", "BCC", headerDeath, headerDeliveryCount:
 		return true
 	}
-	return strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-")
+	return strings.HasPrefix(name, firstDeath) || strings.HasPrefix(name, lastDeath)
 }
 
 // propertiesFault tells why m cannot be encoded as AMQP properties, or "". The
@@ -115,7 +115,7 @@ func message(d *amqp.Delivery) outbox.Message {
 		m.CreatedAt = d.Timestamp.UTC()
 	}
 	for name, value := range d.Headers {
-		if name != headerDeliveryCount {
+		if name != headerRetryAt {
 			takeHeader(&m, name, headerString(value))
 		}
 	}

@@ -29,6 +29,9 @@ type session struct {
 	answers []answer
 }
 
+// frameOverhead is what a frame has besides its payload (AMQP 0-9-1, 4.2.3).
+const frameOverhead = 8
+
 // run connects and answers until ctx ends.
 func (p *Publisher) run(ctx context.Context) {
 	defer close(p.stopped)
@@ -76,7 +79,7 @@ func (p *Publisher) open(ctx context.Context) (*session, error) {
 		if err != nil {
 			return fmt.Errorf("open channel: %w", err)
 		}
-		if err := ensureExchange(ch, p.config.Exchange, p.config.Topology); err != nil {
+		if err := exchangeEntity(p.config.Exchange, amqp.ExchangeTopic).ensure(ch, p.config.Topology); err != nil {
 			return err
 		}
 		if err := ch.Confirm(false); err != nil {
@@ -92,7 +95,6 @@ func (p *Publisher) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rabbitmq: %w", err)
 	}
-	const frameOverhead = 8 // AMQP 0-9-1, 4.2.3
 	s.maxProperties = s.conn.Config.FrameSize - frameOverhead
 	s.opened = time.Now()
 	return s, nil

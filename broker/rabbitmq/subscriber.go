@@ -15,11 +15,7 @@ var _ outbox.Subscriber = (*Subscriber)(nil)
 // maxPrefetch is what basic.qos can express.
 const maxPrefetch = 1<<16 - 1
 
-var (
-	errSubscriberClosed = errors.New("rabbitmq: subscriber is closed")
-	errSettled          = errors.New("rabbitmq: message was settled before")
-	errStale            = errors.New("rabbitmq: the connection that delivered the message is lost: it is delivered again")
-)
+var errSubscriberClosed = errors.New("rabbitmq: subscriber is closed")
 
 // Subscriber is an [outbox.Subscriber] with manual acknowledgements
 // (https://www.rabbitmq.com/docs/confirms#consumer-acknowledgements). It is safe
@@ -73,7 +69,11 @@ func (s *Subscriber) Subscribe(ctx context.Context, sub outbox.Subscription, rea
 	if err != nil {
 		return err
 	}
-	c := &consumer{endpoint: e, config: &s.config, sub: sub, ready: ready, receive: receive, closed: s.closed}
+	c := &consumer{
+		endpoint: e, config: &s.config, sub: sub, queue: queueName(sub.Queue), ready: ready, receive: receive, closed: s.closed,
+		ladder: newLadder(&sub, s.config.Topology), copier: newCopier(e, &s.config, s.closed),
+	}
+	defer c.copier.close()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	if !s.begin(c, stop) {

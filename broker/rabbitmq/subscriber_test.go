@@ -16,7 +16,9 @@ import (
 func TestQueueWithOtherPropertiesIsReported(t *testing.T) {
 	t.Parallel()
 	address := testenv.RabbitMQ(t).NewVHost(t)
-	declared(t, address, &SubscriberConfig{QueueType: Classic})
+	if _, err := rawChannel(t, address).QueueDeclare("q", true, false, false, false, amqp.Table{amqp.QueueTypeArg: "quorum"}); err != nil {
+		t.Fatal(err)
+	}
 	err := subscribe(t, address, nil, all(1)).waitEnd()
 	if err == nil || !strings.Contains(err.Error(), `declare queue "q"`) || !strings.Contains(err.Error(), "PRECONDITION_FAILED") {
 		t.Errorf("Subscribe returned %v, want what is wrong with which queue", err)

@@ -1,0 +1,108 @@
+package rabbitmq
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/outbox-go/outbox"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// receipt is a message that was passed on. It belongs to the channel that delivered
+// it, since delivery tags begin anew on each.
+type receipt struct {
+	outbox.Received
+	entry    entry
+	raw      *amqp.Delivery
+	delivery *delivery
+	consumer *consumer
+	settled  atomic.Bool // or about to be
+}
+
+var (
+	errSettled = errors.New("rabbitmq: message was settled before")
+	errStale   = errors.New("rabbitmq: the connection that delivered the message is lost: it is delivered again")
+)
+
+// receipt decodes m and counts it as unsettled.
+func (c *consumer) receipt(d *delivery, m *amqp.Delivery) *outbox.Received {
+	r := &receipt{raw: m, delivery: d, consumer: c, entry: entry{tag: m.DeliveryTag}}
+	deaths := m.Headers[headerDeath]
+	cleanHeaders(m.Headers, c.queue)
+	r.Received = outbox.Received{Message: message(m), ReceivedAt: time.Now()}
+	r.Failure = outbox.TakeFailure(r.Headers)
+	if len(r.Headers) == 0 {
+		r.Headers = nil
+	}
+	if c.sub.DeadLetters {
+		r.Failure = cmp.Or(brokerFailure(deaths, c.queue, r.Failure), r.Failure)
+	}
+	r.Redelivered = m.Redelivered || r.Failure != nil // to the broker a copy is new
+	r.Settle = r.settle
+	d.ledger.add(&r.entry)
+	c.unsettled.add()
+	return &r.Received
+}
+
+func (r *receipt) settle(s outbox.Settlement) error {
+	if r.settled.Swap(true) {
+		return errSettled // acknowledging twice closes the channel
+	}
+	var err error
+	switch s.Outcome {
+	case outbox.Ack:
+		err = r.delivery.ledger.ack(&r.entry)
+	case outbox.Requeue:
+		err = r.delivery.ledger.requeue(&r.entry)
+	default:
+		if err = r.move(s); err != nil {
+			r.settled.Store(false)
+			return err
+		}
+	}
+	r.consumer.unsettled.remove()
+	return err
+}
+
+// move publishes a copy to where it is to go, and acknowledges the message.
+func (r *receipt) move(s outbox.Settlement) error {
+	if err := r.fault(s); err != nil {
+		return err
+	}
+	if r.delivery.channel.IsClosed() {
+		return errStale
+	}
+	p := failedCopy(r.raw, r.Topic, s.Failure)
+	t := r.consumer.deadLetterTarget()
+	if s.Outcome == outbox.Retry {
+		var err error
+		if t, err = r.consumer.retryTarget(&p, s.Delay); err != nil {
+			return err
+		}
+	}
+	if err := r.consumer.copier.publish(t, &p); err != nil {
+		if r.delivery.channel.IsClosed() {
+			return errStale
+		}
+		return err
+	}
+	return r.delivery.ledger.ack(&r.entry)
+}
+
+// fault tells what is wrong with a settlement by Retry or DeadLetter.
+func (r *receipt) fault(s outbox.Settlement) error {
+	switch {
+	case s.Outcome != outbox.Retry && s.Outcome != outbox.DeadLetter:
+		return fmt.Errorf("rabbitmq: settle: the outcome %d is unknown", s.Outcome)
+	case r.consumer.sub.DeadLetters:
+		return errors.New("rabbitmq: settle: a dead letter can only be acknowledged or requeued")
+	case s.Failure == nil:
+		return errors.New("rabbitmq: settle: Failure is required")
+	case s.Outcome == outbox.Retry && (s.Delay < 0 || s.Delay > maxRetryDelay):
+		return fmt.Errorf("rabbitmq: settle: Delay is %s: use 0 to %s", s.Delay, maxRetryDelay)
+	}
+	return nil
+}
