@@ -21,6 +21,8 @@ type env[Tx any] struct {
 	t   *testing.T
 	ctx context.Context //nolint:containedctx // it lives as long as the test
 	ob  *outbox.Outbox[Tx]
+
+	handled int // messages, by handle
 }
 
 func newEnv[Tx any](t *testing.T, h Harness[Tx]) *env[Tx] {

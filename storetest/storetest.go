@@ -12,6 +12,7 @@ package storetest
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/store"
@@ -39,6 +40,20 @@ type Drained interface {
 // armer has the method of relay.Armer.
 type armer interface {
 	Arm(ctx context.Context, owner string, armed bool) (next uint64, err error)
+}
+
+// Inbox has the methods of worker.Inbox, where they are described, and those by
+// which an inbox is looked after.
+type Inbox[Tx any] interface {
+	Once(ctx context.Context, consumer, id string, fn func(ctx context.Context, tx Tx) error) (first bool, err error)
+	Transient(err error) bool
+	PurgeInbox(ctx context.Context, age time.Duration, limit int) (int, error)
+
+	// CountInbox returns how many rows PurgeInbox would delete without a limit.
+	CountInbox(ctx context.Context, age time.Duration) (int, error)
+
+	// CheckInbox returns a store.MissingError that lists what the database lacks.
+	CheckInbox(ctx context.Context) error
 }
 
 // Harness is a store with all that a test needs around it. The data behind it
@@ -73,6 +88,21 @@ type Harness[Tx any] struct {
 	// Empty returns a store on a database that nobody has migrated, and the
 	// function that migrates it. Nil if the store has no migrations.
 	Empty func(t *testing.T) (s Store[Tx], migrate func(ctx context.Context) error)
+
+	// AgeInbox moves the time of all rows of the inbox into the past. Required
+	// unless the store declares that it has none.
+	AgeInbox func(ctx context.Context, by time.Duration) error
+
+	// Passing are ways to make the database fail that Transient must recognize, by
+	// name.
+	Passing map[string]func(t *testing.T) PassingFault[Tx]
+}
+
+// PassingFault is a fault that passes: Fail, in a transaction of Store's, makes the
+// database fail and returns its error. The next time it succeeds.
+type PassingFault[Tx any] struct {
+	Store Store[Tx]
+	Fail  func(ctx context.Context, tx Tx) error
 }
 
 // Features are a store's declared differences. The zero value is a store of many
@@ -90,6 +120,9 @@ type Features struct {
 
 	// Snapshots says that pages have a Horizon and a Next.
 	Snapshots bool
+
+	// NoInbox says that the store has none; else Store must implement Inbox.
+	NoInbox bool
 
 	// Missing are words that the error of Check on a database that was never
 	// migrated must contain: the names of tables, above all.
@@ -135,6 +168,7 @@ func cases[Tx any]() []testCase[Tx] {
 	for _, some := range [][]testCase[Tx]{
 		emitCases[Tx](), inTxCases[Tx](), readCases[Tx](), limitCases[Tx](), followCases[Tx](),
 		settleCases[Tx](), failCases[Tx](), claimCases[Tx](), shareCases[Tx](), wakeCases[Tx](), checkCases[Tx](),
+		onceCases[Tx](), onceTxCases[Tx](), purgeCases[Tx](), transientCases[Tx](),
 	} {
 		all = append(all, some...)
 	}

@@ -52,6 +52,8 @@ type Store struct {
 	relays map[string]*member
 	joined int64
 
+	inbox inbox
+
 	listeners listeners
 }
 
@@ -78,6 +80,7 @@ func New(config *Config) *Store {
 		pending: make(map[int64]*row),
 		values:  make(map[string]string),
 		relays:  make(map[string]*member),
+		inbox:   inbox{done: make(map[inboxKey]struct{}), held: make(map[inboxKey]chan bool)},
 	}
 }
 

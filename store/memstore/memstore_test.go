@@ -37,7 +37,8 @@ func harness(shards int) storetest.Harness[*memstore.Tx] {
 			}
 			return tx.Put(id, "")
 		},
-		Count: func(context.Context) (int, error) { return s.Len(), nil },
+		Count:    func(context.Context) (int, error) { return s.Len(), nil },
+		AgeInbox: func(_ context.Context, by time.Duration) error { s.AgeInbox(by); return nil },
 	}
 }
 

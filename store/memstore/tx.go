@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"time"
 )
 
 // ErrTxDone is returned by a transaction that was committed or rolled back
@@ -17,6 +18,7 @@ type Tx struct {
 	store  *Store
 	rows   []*row
 	values map[string]string
+	inbox  *inboxKey // the message that it handles, if any
 	done   bool
 }
 
@@ -69,6 +71,10 @@ func (tx *Tx) Commit() error {
 		s.log = append(s.log, tx.rows...)
 	}
 	maps.Copy(s.values, tx.values)
+	if tx.inbox != nil {
+		s.inbox.rows = append(s.inbox.rows, inboxRow{*tx.inbox, time.Now()})
+		s.inbox.done[*tx.inbox] = struct{}{}
+	}
 	s.mu.Unlock()
 	if len(tx.rows) > 0 {
 		s.Wake()

@@ -3,6 +3,7 @@ package pgxstore_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -10,11 +11,14 @@ import (
 	"github.com/outbox-go/outbox/relay"
 	"github.com/outbox-go/outbox/store/pgxstore"
 	"github.com/outbox-go/outbox/storetest"
+	"github.com/outbox-go/outbox/worker"
 )
 
 var (
 	_ relay.Store = (*pgxstore.Store)(nil)
 	_ relay.Armer = (*pgxstore.Store)(nil)
+
+	_ worker.Inbox[pgx.Tx] = (*pgxstore.Store)(nil)
 )
 
 func TestConformance(t *testing.T) {
@@ -46,6 +50,11 @@ func TestConformance(t *testing.T) {
 			Savepoint: func(ctx context.Context, tx pgx.Tx, fn func(tx pgx.Tx) error) error {
 				return pgx.BeginFunc(ctx, tx, fn)
 			},
+			AgeInbox: func(ctx context.Context, by time.Duration) error {
+				_, err := pool.Exec(ctx, `UPDATE `+pgx.Identifier{schema, "My-inbox"}.Sanitize()+` SET received_at = received_at - $1::interval`, by)
+				return err
+			},
+			Passing: passing(&pgxstore.Config{Schema: schema, TablePrefix: "My-"}),
 			Empty: func(t *testing.T) (storetest.Store[pgx.Tx], func(context.Context) error) {
 				empty, _ := storeIn(t, pool, config)
 				return empty, empty.Migrate

@@ -55,6 +55,8 @@ type Store struct {
 	insertAll string
 	config    Config
 	notifier  *postgres.Notifier
+
+	inboxInsert string
 }
 
 // New returns a store on pool, which stays the caller's to close, after the
@@ -102,6 +104,8 @@ func Open(pool *pgxpool.Pool, config *Config) (*Store, error) {
 		insertOne: names.SQL(postgres.InsertOne),
 		insertAll: names.SQL(postgres.InsertMany),
 		config:    c,
+
+		inboxInsert: names.SQL(postgres.InboxInsert),
 	}
 	s.notifier = postgres.NewNotifier(s.notify)
 	return s, nil
@@ -141,6 +145,9 @@ func (s *Store) Insert(ctx context.Context, tx pgx.Tx, msgs []outbox.Message) er
 	sql, args, err := s.insertArgs(msgs)
 	if err != nil {
 		return err
+	}
+	if len(msgs) > 0 && s.noted(ctx, tx) {
+		return silently(ctx, tx, sql, args)
 	}
 	_, err = tx.Exec(ctx, sql, args...)
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/store"
@@ -52,6 +53,12 @@ type backend interface {
 	Settle(ctx context.Context, refs []store.Ref) error
 	Fail(ctx context.Context, failures []store.Failure) error
 	Listen(ctx context.Context, wake func()) error
+
+	Once(ctx context.Context, consumer, id string, fn func(ctx context.Context, tx *sql.Tx) error) (first bool, err error)
+	Transient(err error) bool
+	PurgeInbox(ctx context.Context, age time.Duration, limit int) (int, error)
+	CountInbox(ctx context.Context, age time.Duration) (int, error)
+	CheckInbox(ctx context.Context) error
 }
 
 // backend checks the config for the dialect and returns its backend on db.

@@ -18,6 +18,8 @@ type postgresBackend struct {
 	names     *postgres.Names
 	insertOne string
 	insertAll string
+
+	inboxInsert string
 }
 
 func newPostgres(db *sql.DB, names *postgres.Names) *postgresBackend {
@@ -28,6 +30,8 @@ func newPostgres(db *sql.DB, names *postgres.Names) *postgresBackend {
 		names:     names,
 		insertOne: names.SQL(postgres.InsertOne),
 		insertAll: names.SQL(postgres.InsertMany),
+
+		inboxInsert: names.SQL(postgres.InboxInsert),
 	}
 }
 

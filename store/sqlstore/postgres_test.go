@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	_ "github.com/lib/pq"
 
 	"github.com/outbox-go/outbox/internal/testenv"
+	"github.com/outbox-go/outbox/store/internal/postgres/pgtest"
 	"github.com/outbox-go/outbox/store/sqlstore"
 	"github.com/outbox-go/outbox/storetest"
 )
@@ -38,7 +41,12 @@ func postgresConformance(t *testing.T, driver string) {
 
 func openPostgres(t testing.TB, driver string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open(driver, testenv.Postgres(t).URL())
+	return openPostgresURL(t, driver, testenv.Postgres(t).URL())
+}
+
+func openPostgresURL(t testing.TB, driver, url string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(driver, url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,9 +79,42 @@ func postgresHarness(t *testing.T, driver string, db *sql.DB, s *sqlstore.Store,
 			return n, err
 		},
 		Savepoint: savepoint,
+		AgeInbox: func(ctx context.Context, by time.Duration) error {
+			table := pgx.Identifier{config.Schema, config.TablePrefix + "inbox"}.Sanitize()
+			_, err := db.ExecContext(ctx, `UPDATE `+table+` SET received_at = received_at - $1 * interval '1 microsecond'`, by.Microseconds())
+			return err
+		},
+		Passing: passing(driver, config),
 		Empty: func(t *testing.T) (storetest.Store[*sql.Tx], func(context.Context) error) {
 			empty := sqlstore.New(db, sqlstore.PostgreSQL, &sqlstore.Config{Schema: fmt.Sprint("empty ", schemas.Add(1))})
 			return empty, empty.Migrate
 		},
 	}
+}
+
+// passing returns the faults of package pgtest for a store with that config.
+func passing(driver string, config *sqlstore.Config) map[string]func(t *testing.T) storetest.PassingFault[*sql.Tx] {
+	all := map[string]func(t *testing.T) storetest.PassingFault[*sql.Tx]{}
+	for name := range pgtest.Faults("") {
+		all[name] = func(t *testing.T) storetest.PassingFault[*sql.Tx] {
+			t.Helper()
+			table := fmt.Sprint("fault_", schemas.Add(1))
+			fault := pgtest.Faults(table)[name]
+			conn, err := openPostgres(t, driver).Conn(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := func(ctx context.Context, text string) error { _, err := conn.ExecContext(ctx, text); return err }
+			if err := other(t.Context(), pgtest.MakeTable(table)); err != nil {
+				t.Fatal(err)
+			}
+			return storetest.PassingFault[*sql.Tx]{
+				Store: sqlstore.New(openPostgresURL(t, driver, testenv.Postgres(t).URL()+pgtest.FaultParams), sqlstore.PostgreSQL, config),
+				Fail: func(ctx context.Context, tx *sql.Tx) error {
+					return fault.Fail(ctx, func(ctx context.Context, text string) error { _, err := tx.ExecContext(ctx, text); return err }, other)
+				},
+			}
+		}
+	}
+	return all
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	_ "modernc.org/sqlite"
 
@@ -100,6 +101,26 @@ func newHarness(t *testing.T, config *sqlstore.Config) storetest.Harness[*sql.Tx
 	h.Count = func(ctx context.Context) (n int, err error) {
 		err = db.QueryRowContext(ctx, `SELECT count(*) FROM business`).Scan(&n)
 		return n, err
+	}
+	h.AgeInbox = func(ctx context.Context, by time.Duration) error {
+		table := `"` + strings.ReplaceAll(prefix+"inbox", `"`, `""`) + `"`
+		_, err := db.ExecContext(ctx, `UPDATE `+table+` SET received_at = received_at - ?`, by.Microseconds())
+		return err
+	}
+	h.Passing = map[string]func(t *testing.T) storetest.PassingFault[*sql.Tx]{
+		"busy": func(t *testing.T) storetest.PassingFault[*sql.Tx] {
+			t.Helper()
+			// Another transaction waits in vain for the one that is at work.
+			other, err := sql.Open("sqlite", strings.Replace(sqlstore.SQLiteDSN(file), "busy_timeout(10000)", "busy_timeout(1)", 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = other.Close() })
+			return storetest.PassingFault[*sql.Tx]{Store: h.Store, Fail: func(ctx context.Context, _ *sql.Tx) error {
+				_, err := other.ExecContext(ctx, `INSERT INTO business (id) VALUES ('busy')`)
+				return err
+			}}
+		},
 	}
 	return h
 }

@@ -25,6 +25,7 @@ type Core struct {
 	settle, failLock, fail            string
 	claim                             claimSQL
 	armLock, armMark, armSet, armNext string
+	purgeInbox, countInbox            string
 }
 
 // Wakes says how a store's relays learn of commits.
@@ -50,6 +51,8 @@ func NewCore(db DB, names *Names, wakes Wakes) *Core {
 	c.armLock = names.SQL(armLockSQL)
 	c.armMark = names.SQL(armMarkSQL)
 	c.armSet = names.SQL(armSetSQL)
+	c.purgeInbox = names.SQL(purgeInboxSQL)
+	c.countInbox = names.SQL(countInboxSQL)
 	c.armNext = `SELECT pg_snapshot_xmax(pg_current_snapshot())::text`
 	return c
 }
@@ -140,7 +143,7 @@ func (c *Core) Fail(ctx context.Context, failures []store.Failure) error {
 	return nil
 }
 
-// Check reports what the database lacks.
+// Check reports what the database lacks for a relay.
 func (c *Core) Check(ctx context.Context) error { return Check(ctx, c.db, c.names) }
 
 const (

@@ -151,22 +151,33 @@ const tableExists = `SELECT EXISTS (
 	SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 	WHERE n.nspname = $1::name AND c.relname = $2::name AND c.relkind IN ('r', 'p'))`
 
-// checkSQL lists what is missing, one line each. The names come as parameters:
-// the role may lack even USAGE on the schema.
+// The parts of the schema, which one can have rights on without the other.
+const (
+	relayPart = "relay"
+	inboxPart = "inbox"
+
+	// relayVersion is the version of the schema that a relay needs.
+	relayVersion = 1
+)
+
+// checkSQL lists what is missing of a part, one line each. The names come as
+// parameters: the role may lack even USAGE on the schema.
 const checkSQL = `
-WITH want(object, kind, columns, rights) AS (VALUES
-	('message',     'table',    'position,id,topic,key,tenant,type,version,content_type,headers,payload,created_at,attempts,last_error,retry_at,shard,txid', 'SELECT,INSERT,UPDATE,DELETE'),
-	('lease',       'table',    'shard,owner,token,expires_at', 'SELECT,UPDATE'),
-	('relay',       'table',    'id,name,most,busy,started_at,expires_at', 'SELECT,INSERT,UPDATE,DELETE'),
-	('incarnation', 'table',    'one,system,id', 'SELECT,INSERT,UPDATE'),
-	('migration',   'table',    'version,name,applied_at', 'SELECT'),
-	('armed',       'sequence', '', 'SELECT,UPDATE')
+WITH want(part, object, kind, columns, rights) AS (VALUES
+	('relay', 'message',     'table',    'position,id,topic,key,tenant,type,version,content_type,headers,payload,created_at,attempts,last_error,retry_at,shard,txid', 'SELECT,INSERT,UPDATE,DELETE'),
+	('relay', 'lease',       'table',    'shard,owner,token,expires_at', 'SELECT,UPDATE'),
+	('relay', 'relay',       'table',    'id,name,most,busy,started_at,expires_at', 'SELECT,INSERT,UPDATE,DELETE'),
+	('relay', 'incarnation', 'table',    'one,system,id', 'SELECT,INSERT,UPDATE'),
+	('relay', 'migration',   'table',    'version,name,applied_at', 'SELECT'),
+	('relay', 'armed',       'sequence', '', 'SELECT,UPDATE'),
+	('inbox', 'inbox',       'table',    'consumer,message_id,received_at', 'SELECT,INSERT,UPDATE,DELETE')
 ), have AS (
 	SELECT w.*, c.oid, $2::text || w.object AS name
 	FROM want w LEFT JOIN (
 		SELECT c.oid, c.relname FROM pg_catalog.pg_class c
 		JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1::name
 	) c ON c.relname = ($2::text || w.object)::name
+	WHERE w.part = $3
 )
 SELECT 'schema ' || $1 || ' is missing' WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1::name)
 UNION ALL
@@ -184,36 +195,46 @@ FROM have CROSS JOIN LATERAL unnest(string_to_array(rights, ',')) AS r
 WHERE oid IS NOT NULL AND CASE kind WHEN 'table' THEN NOT has_table_privilege(oid, r) ELSE NOT has_sequence_privilege(oid, r) END
 UNION ALL
 SELECT 'function ' || $1 || '.' || $2 || f || ' is missing' FROM (VALUES ('wake'), ('emit')) AS w(f)
-WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE $3 = 'relay' AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 	WHERE n.nspname = $1::name AND p.proname = ($2::text || f)::name)
 UNION ALL
 SELECT 'trigger ' || $2 || 'wake_trigger on table ' || $1 || '.' || name || ' is missing' FROM have
 WHERE object = 'message' AND oid IS NOT NULL AND NOT EXISTS (
 	SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = have.oid AND t.tgname = ($2::text || 'wake_trigger')::name)`
 
-// Check reports all that is missing as a [*store.MissingError]. It changes nothing.
+// Check reports all that a relay misses as a [*store.MissingError]. It changes
+// nothing.
 func Check(ctx context.Context, db DB, n *Names) error {
-	rows, err := db.Query(ctx, checkSQL, n.Schema, n.Prefix)
+	missing, err := missingParts(ctx, db, n, relayPart)
 	if err != nil {
-		return fmt.Errorf("check the schema: %w", err)
-	}
-	defer rows.Close()
-	var missing []string
-	for rows.Next() {
-		var line string
-		if err := rows.Scan(&line); err != nil {
-			return fmt.Errorf("check the schema: %w", err)
-		}
-		missing = append(missing, line)
-	}
-	rows.Close()
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("check the schema: %w", err)
+		return err
 	}
 	if missing != nil {
 		return &store.MissingError{Missing: missing}
 	}
 	return checkVersion(ctx, db, n)
+}
+
+func missingParts(ctx context.Context, db DB, n *Names, part string) (missing []string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("check the schema: %w", err)
+		}
+	}()
+	rows, err := db.Query(ctx, checkSQL, n.Schema, n.Prefix, part)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			return nil, err
+		}
+		missing = append(missing, line)
+	}
+	rows.Close()
+	return missing, rows.Err()
 }
 
 func checkVersion(ctx context.Context, db DB, n *Names) error {
@@ -227,8 +248,8 @@ func checkVersion(ctx context.Context, db DB, n *Names) error {
 	}
 	newest := list[len(list)-1].version
 	switch {
-	case version < newest:
-		return &store.MissingError{Missing: []string{fmt.Sprintf("schema %s is at version %d, this program needs %d", n.Schema, version, newest)}}
+	case version < relayVersion:
+		return &store.MissingError{Missing: []string{fmt.Sprintf("schema %s is at version %d, this program needs %d", n.Schema, version, relayVersion)}}
 	case version > newest:
 		return fmt.Errorf("schema %s is at version %d, newer than this program, which knows up to %d: upgrade it", n.Schema, version, newest)
 	}

@@ -27,7 +27,7 @@ type Names struct {
 }
 
 // objects are the names that SQL text refers to in braces.
-var objects = []string{"message", "lease", "relay", "incarnation", "armed", "wake", "emit", "migration"}
+var objects = []string{"message", "lease", "relay", "incarnation", "armed", "wake", "emit", "inbox", "migration"}
 
 // NewNames checks schema, which defaults to "outbox", and prefix.
 func NewNames(schema, prefix string) (*Names, error) {
@@ -50,7 +50,9 @@ func NewNames(schema, prefix string) (*Names, error) {
 		pairs = append(pairs, "{"+name+"}", Quote(schema)+"."+Quote(prefix+name))
 	}
 	pairs = append(pairs, "{armed_literal}", Literal(Quote(schema)+"."+Quote(prefix+"armed"))+"::regclass")
-	for _, name := range []string{"message_pk", "message_txid", "lease_pk", "relay_pk", "incarnation_pk", "migration_pk", "wake_trigger"} {
+	for _, name := range []string{
+		"message_pk", "message_txid", "lease_pk", "relay_pk", "incarnation_pk", "inbox_pk", "inbox_received", "migration_pk", "wake_trigger",
+	} {
 		pairs = append(pairs, "{"+name+"}", Quote(prefix+name))
 	}
 	n.replace = strings.NewReplacer(pairs...)

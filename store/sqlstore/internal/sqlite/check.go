@@ -9,11 +9,19 @@ import (
 	"github.com/outbox-go/outbox/store"
 )
 
-// wanted are the tables and columns that the statements use.
-var wanted = []struct {
+// wantedTable is a table with the columns that the statements use.
+type wantedTable struct {
 	table   string
 	columns []string
-}{
+}
+
+// relayVersion is the version of the schema that a relay needs.
+const relayVersion = 1
+
+var wantedInbox = []wantedTable{{"inbox", []string{"consumer", "message_id", "received_at"}}}
+
+// wantedRelay is what a relay needs.
+var wantedRelay = []wantedTable{
 	{"message", []string{
 		"position", "id", "topic", "key", "tenant", "type", "version", "content_type", "headers", "payload", "created_at",
 		"attempts", "last_error", "retry_at",
@@ -23,20 +31,30 @@ var wanted = []struct {
 	{"migration", []string{"version", "name", "applied_at"}},
 }
 
-// Check reports all that is missing as a [*store.MissingError]. It waits for the
-// write lock, to see whether it can be had, and changes nothing.
+// Check reports all that a relay misses as a [*store.MissingError]. It waits for
+// the write lock, to see whether it can be had, and changes nothing.
 func (s *Store) Check(ctx context.Context) error {
-	missing, err := s.missing(ctx)
+	if err := s.check(ctx, wantedRelay); err != nil {
+		return err
+	}
+	return s.checkVersion(ctx)
+}
+
+// CheckInbox is [Store.Check] for an inbox.
+func (s *Store) CheckInbox(ctx context.Context) error { return s.check(ctx, wantedInbox) }
+
+func (s *Store) check(ctx context.Context, wanted []wantedTable) error {
+	missing, err := s.missing(ctx, wanted)
 	if err != nil {
 		return fmt.Errorf("check the database: %w", err)
 	}
 	if missing != nil {
 		return &store.MissingError{Missing: missing}
 	}
-	return s.checkVersion(ctx)
+	return nil
 }
 
-func (s *Store) missing(ctx context.Context) ([]string, error) {
+func (s *Store) missing(ctx context.Context, wanted []wantedTable) ([]string, error) {
 	var missing []string
 	err := s.snapshot(ctx, func(c *sql.Conn) (err error) {
 		if missing, err = checkServer(ctx, c); err != nil {
@@ -54,11 +72,11 @@ func (s *Store) missing(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if slices.Contains(missing, noTable(s.names.table("lease"))) {
+	if slices.Contains(missing, noTable(s.names.table(wanted[0].table))) {
 		return missing, nil
 	}
 	err = s.write(ctx, func(c *sql.Conn) error {
-		_, err := c.ExecContext(ctx, s.text.lockWriter)
+		_, err := c.ExecContext(ctx, s.names.sql("DELETE FROM {"+wanted[0].table+"} WHERE false"))
 		return err
 	})
 	if isReadOnly(err) {
@@ -125,8 +143,8 @@ func (s *Store) checkVersion(ctx context.Context) error {
 	}
 	newest := list[len(list)-1].version
 	switch {
-	case version < newest:
-		return &store.MissingError{Missing: []string{fmt.Sprintf("schema version %d: the tables %s* are at version %d", newest, s.names.prefix, version)}}
+	case version < relayVersion:
+		return &store.MissingError{Missing: []string{fmt.Sprintf("schema version %d: the tables %s* are at version %d", relayVersion, s.names.prefix, version)}}
 	case version > newest:
 		return fmt.Errorf("the tables %s* are at version %d, newer than this program, which knows up to %d: upgrade it", s.names.prefix, version, newest)
 	}

@@ -65,6 +65,9 @@ func (s *Store) insertChunk(ctx context.Context, tx *sql.Tx, msgs []outbox.Messa
 		args = append(args, m.ID, m.Topic, key, m.Tenant, m.Type, m.Version, m.ContentType, headers, payload, m.CreatedAt.UnixMicro())
 	}
 	_, err := tx.ExecContext(ctx, s.text.insert+rowSQL+strings.Repeat(", "+rowSQL, len(msgs)-1), args...)
+	if err == nil {
+		s.note(ctx, tx)
+	}
 	return err
 }
 

@@ -42,7 +42,7 @@ func NewNames(prefix string) (*Names, error) {
 		return nil, errors.Join(errs...)
 	}
 	pairs := []string{"{now}", now, "{uuid}", uuid}
-	for _, table := range []string{"message", "lease", "relay", "migration"} {
+	for _, table := range []string{"message", "lease", "relay", "inbox", "inbox_received", "migration"} {
 		pairs = append(pairs,
 			"{"+table+"}", `"`+strings.ReplaceAll(prefix+table, `"`, `""`)+`"`,
 			"{"+table+"_literal}", literal(prefix+table))

@@ -26,6 +26,7 @@ type statements struct {
 	settle, fail, leaseHeld                       string
 	release, alive, forget, acquire, held, relays string
 	leaveLease, leaveRelay                        string
+	inboxInsert, oldInbox, purgeInbox, countInbox string
 }
 
 // New returns a store; it connects to nothing.
@@ -46,6 +47,11 @@ func New(db *sql.DB, names *Names) *Store {
 		relays:     names.sql(relaysSQL),
 		leaveLease: names.sql(leaveLeaseSQL),
 		leaveRelay: names.sql(leaveRelaySQL),
+
+		inboxInsert: names.sql(inboxInsertSQL),
+		oldInbox:    names.sql(oldInboxSQL),
+		purgeInbox:  names.sql(purgeInboxSQL),
+		countInbox:  names.sql(countInboxSQL),
 	}}
 }
 

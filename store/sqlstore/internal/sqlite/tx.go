@@ -29,7 +29,13 @@ func whileBusy(ctx context.Context, do func() error) error {
 	deadline := time.Now().Add(busyPatience)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		err := do()
-		if err == nil || !isBusy(err) || time.Now().After(deadline) {
+		if err == nil || !isBusy(err) {
+			return err
+		}
+		if ctx.Err() != nil { // a driver may not notice while it waits for a lock
+			return ctx.Err()
+		}
+		if time.Now().After(deadline) {
 			return err
 		}
 		select {
