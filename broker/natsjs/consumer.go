@@ -19,6 +19,9 @@ const (
 	metaQueue  = "outbox-queue"  // the queue's name, which the consumer's name encodes
 )
 
+// pinGroup is the priority group of a consumer that keeps to one member.
+const pinGroup = "members"
+
 // ensureConsumer makes or checks the durable consumer of a subscription, so that
 // it collects patterns among others.
 func (b *Broker) ensureConsumer(ctx context.Context, c *conn, src source, sub outbox.Subscription) (*jetstream.ConsumerInfo, error) {
@@ -103,7 +106,9 @@ func missingTopics(src source, missing []string) error {
 // consumerConfig returns base with what a queue needs. MaxAckPending counts all
 // members together: it is off, since each member limits what it asks for, or 1,
 // which is what keeps order: nothing follows a message that is not acknowledged,
-// wherever that is.
+// wherever that is. Such a consumer also stays with one member for as long as
+// that asks for more; servers before 2.11 do not know of this, and deal the
+// messages out in turn.
 func (b *Broker) consumerConfig(base jetstream.ConsumerConfig, src source, sub outbox.Subscription, patterns []string) jetstream.ConsumerConfig {
 	c := base
 	if c.Durable == "" {
@@ -115,9 +120,13 @@ func (b *Broker) consumerConfig(base jetstream.ConsumerConfig, src source, sub o
 		c.MaxAckPending = -1
 		if sub.InOrder {
 			c.MaxAckPending = 1
+			c.PriorityPolicy, c.PriorityGroups = jetstream.PriorityPolicyPinned, []string{pinGroup}
 		}
 	}
 	c.AckWait = b.config.AckWait
+	if c.PriorityPolicy == jetstream.PriorityPolicyPinned {
+		c.PinnedTTL = c.AckWait
+	}
 	c.FilterSubject = ""
 	c.FilterSubjects, _ = filtersOf(src.prefix, patterns)
 	encoded, err := json.Marshal(patterns)

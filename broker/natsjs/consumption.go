@@ -27,6 +27,7 @@ type consumption struct {
 	buffer    []*delivery            // arrived and not passed on
 	unsettled map[*delivery]struct{} // passed on
 	requested int                    // asked for and not arrived
+	pin       string                 // the server's word for us, if it keeps the queue to us
 	ending    bool                   // nothing more is asked for
 	abandoned bool                   // settling is over
 	fatal     error                  // why the subscription can never work
@@ -208,6 +209,7 @@ func (c *consumption) wind() error {
 		_ = c.publish(d, nak) // else it comes back after AckWait
 	}
 	c.buffer = nil
+	c.unpin()
 	c.mu.Unlock()
 	for {
 		c.mu.Lock()
@@ -234,6 +236,9 @@ func (c *consumption) abandon() {
 		return
 	}
 	c.abandoned, c.ending = true, true
+	if c.link != nil {
+		_ = c.link.sub.Drain() // it must not be given to us again; what is on its way is
+	}
 	for d := range c.unsettled {
 		_ = c.publish(d, nak) // else it comes back after AckWait
 	}
@@ -242,6 +247,7 @@ func (c *consumption) abandon() {
 	}
 	clear(c.unsettled)
 	c.buffer = nil
+	c.unpin()
 	close(c.gone)
 	if c.link != nil {
 		_ = c.link.conn.FlushTimeout(c.broker.config.ConnectTimeout) // else, again, after AckWait

@@ -15,6 +15,8 @@ const (
 	headerMsgID          = nats.MsgIdHdr
 	headerExpectedStream = nats.ExpectedStreamHdr
 	headerContentType    = "Content-Type"
+	headerPin            = "Nats-Pin-Id"
+	headerLeft           = "Nats-Pending-Messages"
 )
 
 // A header of NATS cannot carry every value: it loses white space around it and

@@ -66,7 +66,11 @@ func (s *natsServer) url() string  { return "nats://" + s.addr() }
 // jetStream returns a client of its own, for looking at the server from outside.
 func (s *natsServer) jetStream(tb testing.TB) jetstream.JetStream {
 	tb.Helper()
-	nc, err := nats.Connect(s.url())
+	url := s.url()
+	if len(s.opts.Users) > 0 {
+		url = s.as("full")
+	}
+	nc, err := nats.Connect(url)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -77,6 +81,20 @@ func (s *natsServer) jetStream(tb testing.TB) jetstream.JetStream {
 	}
 	return js
 }
+
+// users gives the server a user "full" and a user "limited" that may not publish to
+// some subjects, both without a password of note.
+func users(deny ...string) func(*server.Options) {
+	return func(o *server.Options) {
+		o.Users = []*server.User{
+			{Username: "full", Password: "x"},
+			{Username: "limited", Password: "x", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: deny}}},
+		}
+	}
+}
+
+// as returns the URL for a user.
+func (s *natsServer) as(user string) string { return "nats://" + user + ":x@" + s.addr() }
 
 var places atomic.Int64
 

@@ -36,6 +36,7 @@ type link struct {
 	// What the server said when the link was made.
 	matcher *matcher
 	ackWait time.Duration
+	group   string    // the consumer's priority group, if it has one
 	created time.Time // when the consumer was made
 	retried uint64    // the last message for which there was an entry in the bucket
 
@@ -110,6 +111,9 @@ func (c *consumption) prepare(ctx context.Context, l *link) error {
 	}
 	l.ackWait, l.created = info.Config.AckWait, info.Created
 	l.matcher = c.src.newMatcher(&info.Config, asked)
+	if groups := info.Config.PriorityGroups; len(groups) > 0 {
+		l.group = groups[0]
+	}
 	if _, err := l.conn.Subscribe(l.lookInbox+"*", func(msg *nats.Msg) { c.found(l, msg) }); err != nil {
 		return unavailable("subscribe", err)
 	}
@@ -221,13 +225,19 @@ func (c *consumption) request() {
 	if c.ending || c.link == nil || room <= 0 || c.requested > 0 && room < max(1, c.sub.Prefetch/4) {
 		return
 	}
+	expires := pullExpires
+	if c.link.group != "" {
+		expires = min(expires, c.link.ackWait/3) // asking is what keeps the server to this member
+	}
 	body, err := json.Marshal(struct {
 		Batch     int           `json:"batch"`
 		Expires   time.Duration `json:"expires"`
 		Heartbeat time.Duration `json:"idle_heartbeat"`
-	}{room, pullExpires, pullHeartbeat})
+		Group     string        `json:"group,omitempty"`
+		Pin       string        `json:"id,omitempty"`
+	}{room, expires, min(pullHeartbeat, expires/2), c.link.group, c.pin})
 	if err != nil {
-		panic(err) // numbers can always be encoded
+		panic(err) // strings and numbers can always be encoded
 	}
 	subject := fmt.Sprintf("$JS.API.CONSUMER.MSG.NEXT.%s.%s", c.src.stream, c.src.consumer)
 	if err := c.link.conn.PublishRequest(subject, c.link.inbox, body); err == nil {
@@ -248,8 +258,12 @@ func (c *consumption) arrive(l *link, msg *nats.Msg) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.requested = max(0, c.requested-1)
+	if pin := msg.Header[headerPin]; len(pin) > 0 {
+		c.pin = pin[0]
+	}
 	if c.abandoned {
 		_ = c.publish(d, nak) // else it comes back after AckWait
+		c.unpin()
 		return
 	}
 	c.buffer = append(c.buffer, d)
@@ -264,8 +278,17 @@ func (c *consumption) arrive(l *link, msg *nats.Msg) {
 func (c *consumption) status(l *link, msg *nats.Msg) {
 	switch code := msg.Header.Get("Status"); code {
 	case "100": // a sign of life
+	case "423": // the consumer keeps to another member now
+		left, err := strconv.Atoi(msg.Header.Get(headerLeft))
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if err != nil {
+			left = c.requested
+		}
+		c.pin, c.requested = "", max(0, c.requested-left)
+		c.request()
 	case "404", "408", "409":
-		left, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
+		left, err := strconv.Atoi(msg.Header.Get(headerLeft))
 		if err == nil && code == "408" {
 			c.mu.Lock()
 			c.requested = max(0, c.requested-left)
@@ -277,6 +300,21 @@ func (c *consumption) status(l *link, msg *nats.Msg) {
 	default: // the consumer is gone, or moved, or the request was wrong
 		l.fail(errors.New("natsjs: " + code + " " + msg.Header.Get("Description")))
 	}
+}
+
+// unpin lets the server turn to another member at once. The caller holds mu.
+func (c *consumption) unpin() {
+	if c.pin == "" || c.link == nil {
+		return
+	}
+	body, err := json.Marshal(struct {
+		Group string `json:"group"`
+	}{c.link.group})
+	if err != nil {
+		panic(err) // strings can always be encoded
+	}
+	_ = c.link.conn.Publish(fmt.Sprintf("$JS.API.CONSUMER.UNPIN.%s.%s", c.src.stream, c.src.consumer), body) // else after AckWait
+	c.pin = ""
 }
 
 // fail makes the consumption give the link up and connect again.

@@ -3,7 +3,9 @@ package natsjs_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -192,6 +194,28 @@ func TestTopologyCheckOnly(t *testing.T) {
 		defer cancel()
 		s := outbox.Subscription{Queue: "q.1", Topics: topics, Prefetch: 1}
 		return broker.Subscriber().Subscribe(ctx, s, cancel, func(*outbox.Received) {})
+	}
+	dead, bucket := config.Stream+"-dead", config.Stream+"-retries"
+	wantError(t, subscribe("a"), "q=2E1", "q.1", dead, dead+".>", bucket, "does not exist")
+	_, err = js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: bucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = subscribe("a")
+	if wantError(t, err, "q=2E1", dead); strings.Contains(fmt.Sprint(err), bucket) {
+		t.Errorf("the bucket is there, but the error says %v", err)
+	}
+	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: dead, Subjects: []string{dead + ".>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, subscribe("a"), dead, "limits retention", "workqueue")
+	if err := js.DeleteStream(t.Context(), dead); err != nil {
+		t.Fatal(err)
+	}
+	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{Name: dead, Subjects: []string{dead + ".>"}, Retention: jetstream.WorkQueuePolicy})
+	if err != nil {
+		t.Fatal(err)
 	}
 	wantError(t, subscribe("a"), "q=2E1", "q.1", "does not exist")
 	_, err = js.CreateConsumer(t.Context(), config.Stream, jetstream.ConsumerConfig{

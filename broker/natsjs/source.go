@@ -1,6 +1,8 @@
 package natsjs
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
@@ -65,8 +67,12 @@ func (b *Broker) keySubject(queue string) string {
 	return fmt.Sprintf("$KV.%s.%s.", b.bucket(), encodeName(queue, notKeyByte))
 }
 
+// maxConsumerName is the server's limit of names.
+const maxConsumerName = 255
+
 // consumerName encodes a queue's name: what a consumer's name may not have
-// becomes '=' and two hexadecimal digits for each byte.
+// becomes '=' and two hexadecimal digits for each byte. What is too long then is
+// cut, and ends with "=-" and a hash.
 func consumerName(queue string) string { return encodeName(queue, notConsumerByte) }
 
 func encodeName(name string, taken func(byte) bool) string {
@@ -78,7 +84,12 @@ func encodeName(name string, taken func(byte) bool) string {
 			b.WriteByte(c)
 		}
 	}
-	return b.String()
+	if b.Len() <= maxConsumerName {
+		return b.String()
+	}
+	hash := sha256.Sum256([]byte(name))
+	end := "=-" + hex.EncodeToString(hash[:16])
+	return b.String()[:maxConsumerName-len(end)] + end
 }
 
 func notConsumerByte(c byte) bool {
@@ -87,4 +98,4 @@ func notConsumerByte(c byte) bool {
 
 // notKeyByte: a key of a bucket may have fewer characters, for clients and tools,
 // than the name of a consumer.
-func notKeyByte(c byte) bool { return c == '=' || notNameRune(rune(c)) }
+func notKeyByte(c byte) bool { return notNameRune(rune(c)) }

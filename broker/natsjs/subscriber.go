@@ -2,7 +2,6 @@ package natsjs
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/outbox-go/outbox"
@@ -26,15 +25,12 @@ func (b *Broker) Subscriber() *Subscriber {
 
 // Subscribe implements [outbox.Subscriber]. The queue's durable consumer is named
 // after it, with '=' and two hexadecimal digits for each byte that no consumer's
-// name may have. As long as there has been no connection it returns an error
+// name may have, and a hash at the end where that is too long. As long as there has been no connection it returns an error
 // when the stream or the consumer is not as it should be; later it goes on
 // trying.
 func (s *Subscriber) Subscribe(ctx context.Context, sub outbox.Subscription, ready func(), receive func(*outbox.Received)) error {
 	if err := sub.Validate(); err != nil {
 		return err
-	}
-	if name := consumerName(sub.Queue); len(name) > maxConsumerName {
-		return errors.New("natsjs: subscription: Queue is too long: encoded, as a consumer's name, it has more than 255 bytes")
 	}
 	c, err := s.begin(sub)
 	if err != nil {
@@ -72,6 +68,3 @@ func (s *Subscriber) finish(c *consumption) {
 	delete(s.running, c)
 	s.mu.Unlock()
 }
-
-// maxConsumerName is the server's limit of names.
-const maxConsumerName = 255

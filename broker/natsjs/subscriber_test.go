@@ -17,6 +17,7 @@ import (
 // consumer is a running Subscribe.
 type consumer struct {
 	tb    testing.TB
+	sub   *natsjs.Subscriber
 	got   chan *outbox.Received
 	stop  context.CancelFunc
 	ended chan error
@@ -28,6 +29,7 @@ func subscribe(tb testing.TB, b *natsjs.Broker, s outbox.Subscription) *consumer
 	c := &consumer{tb: tb, got: make(chan *outbox.Received, 10_000), stop: cancel, ended: make(chan error, 1)}
 	ready := make(chan struct{}, 100)
 	sub := b.Subscriber()
+	c.sub = sub
 	go func() {
 		c.ended <- sub.Subscribe(ctx, s, func() { ready <- struct{}{} }, func(r *outbox.Received) { c.got <- r })
 	}()
