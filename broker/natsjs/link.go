@@ -141,7 +141,7 @@ func (c *consumption) ensure(ctx context.Context, l *link) (*jetstream.ConsumerI
 		l.retried, err = b.ensureBucket(ctx, l.conn, main, c.sub.Queue)
 		missing = errors.Join(missing, err)
 	}
-	if missing != nil && b.config.Topology == Declare {
+	if missing != nil && (b.config.Topology == Declare || c.src.dead) {
 		return nil, missing
 	}
 	info, err := b.ensureConsumer(ctx, l.conn, c.src, c.sub)
