@@ -316,9 +316,15 @@ func buffers(t *testing.T, pool *pgxpool.Pool, schema string, r store.ReadReques
 	must(t, err)
 	settings, sql, args, err := postgres.ReadStatement(names, r)
 	must(t, err)
+	return explained(t, pool, string(settings), sql, args...)
+}
+
+// explained runs a statement under settings and counts its buffers.
+func explained(t *testing.T, pool *pgxpool.Pool, settings, sql string, args ...any) int {
+	t.Helper()
 	var text []byte
 	must(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(t.Context(), string(settings)); err != nil {
+		if _, err := tx.Exec(t.Context(), settings); err != nil {
 			return err
 		}
 		return tx.QueryRow(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+sql, args...).Scan(&text)

@@ -1,0 +1,259 @@
+package pgxstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/internal/testenv"
+	"github.com/outbox-go/outbox/store"
+	"github.com/outbox-go/outbox/store/internal/postgres"
+	"github.com/outbox-go/outbox/store/pgxstore"
+)
+
+func nothing(context.Context, pgx.Tx) error { return nil }
+
+func wantFirst(t *testing.T, s *pgxstore.Store, id string, want bool) {
+	t.Helper()
+	first, err := s.Once(t.Context(), "billing", id, nothing)
+	if first != want || err != nil {
+		t.Fatalf("once for %s returned %t, %v, want %t", id, first, err, want)
+	}
+}
+
+// TestOutboxWithoutInboxGoesOn: an installation of before there was an inbox serves
+// its relays as it is, and is upgraded.
+func TestOutboxWithoutInboxGoesOn(t *testing.T) {
+	t.Parallel()
+	s, pool, schema := openStore(t, nil)
+	quoted := pgx.Identifier{schema}.Sanitize()
+	exec(t, pool, "DROP TABLE "+quoted+".inbox")
+	exec(t, pool, "DELETE FROM "+quoted+".migration WHERE version > 1")
+	emit(t, s, "kept")
+	must(t, s.Check(t.Context()))
+	var missing *store.MissingError
+	if err := s.CheckInbox(t.Context()); !errors.As(err, &missing) || len(missing.Missing) != 1 {
+		t.Fatalf("check of the inbox returned %v, want a MissingError of one line", err)
+	}
+	if _, err := s.Once(t.Context(), "billing", "1", nothing); !errors.As(err, &missing) || s.Transient(err) {
+		t.Fatalf("once returned %v, want a MissingError that does not pass", err)
+	}
+	must(t, s.Migrate(t.Context()))
+	must(t, errors.Join(s.Check(t.Context()), s.CheckInbox(t.Context())))
+	wantFirst(t, s, "1", true)
+	must(t, s.Migrate(t.Context()))
+	wantFirst(t, s, "1", false)
+	follow(t, s).want("kept")
+}
+
+// TestRightsOfRelayAndWorkerAreApart gives each role what it needs and no more.
+func TestRightsOfRelayAndWorkerAreApart(t *testing.T) {
+	t.Parallel()
+	s, pool, schema := openStore(t, nil)
+	quoted := pgx.Identifier{schema}.Sanitize()
+	role := func(grants ...string) *pgxstore.Store {
+		name := fmt.Sprint("role_", schemas.Add(1))
+		exec(t, pool, "CREATE ROLE "+name+" LOGIN")
+		t.Cleanup(func() {
+			_, _ = pool.Exec(context.Background(), "DROP OWNED BY "+name)
+			_, _ = pool.Exec(context.Background(), "DROP ROLE "+name)
+		})
+		for _, grant := range append(grants, "USAGE ON SCHEMA "+quoted) {
+			exec(t, pool, "GRANT "+grant+" TO "+name)
+		}
+		u, err := url.Parse(testenv.Postgres(t).URL())
+		must(t, err)
+		u.User = url.User(name)
+		return newStore(t, openPool(t, u.String()), &pgxstore.Config{Schema: schema})
+	}
+	var missing *store.MissingError
+
+	relay := role("SELECT, INSERT, UPDATE, DELETE ON "+quoted+".message, "+quoted+".relay", "SELECT, UPDATE ON "+quoted+".lease",
+		"SELECT, INSERT, UPDATE ON "+quoted+".incarnation", "SELECT ON "+quoted+".migration", "SELECT, UPDATE ON SEQUENCE "+quoted+".armed")
+	must(t, relay.Check(t.Context()))
+	_, err := relay.Once(t.Context(), "billing", "1", nothing)
+	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "no INSERT right on table "+schema+".inbox") || relay.Transient(err) {
+		t.Fatalf("once of a relay's role returned %v", err)
+	}
+
+	worker := role("SELECT, INSERT, UPDATE, DELETE ON " + quoted + ".inbox")
+	must(t, worker.CheckInbox(t.Context()))
+	wantFirst(t, worker, "1", true)
+	if _, err := worker.PurgeInbox(t.Context(), time.Hour, 10); err != nil {
+		t.Fatal(err)
+	}
+	wantFirst(t, role("INSERT ON "+quoted+".inbox"), "1", false)
+	wantFirst(t, s, "1", false)
+}
+
+// TestPurgeLooksAtFewPages: a purge is run often and finds nothing most of the
+// time, however many rows there are and were.
+func TestPurgeLooksAtFewPages(t *testing.T) {
+	t.Parallel()
+	s, pool, schema := openStore(t, nil)
+	inbox := pgx.Identifier{schema, "inbox"}.Sanitize()
+	names, err := postgres.NewNames(schema, "")
+	must(t, err)
+	pages := func(limit int) int {
+		settings, sql := postgres.PurgeStatement(names)
+		return explained(t, pool, string(settings), sql, time.Hour.Microseconds(), limit)
+	}
+	if got := pages(1000); got > 5 {
+		t.Errorf("a purge of an empty table looks into %d pages", got)
+	}
+	fill := func(consumer string, rows int, from, step string) {
+		exec(t, pool, `INSERT INTO `+inbox+` (consumer, message_id, received_at) SELECT $1, n::text, now() + $3::interval + n * $4::interval FROM generate_series(1, $2) n`,
+			consumer, rows, from, step)
+	}
+	fill("new", 200_000, "-30 minutes", "1 millisecond")
+	if got := pages(1000); got > 10 {
+		t.Errorf("a purge that finds nothing among 200,000 rows looks into %d pages", got)
+	}
+	// What was deleted is passed over, by the index alone, until it is vacuumed.
+	fill("old", 50_000, "-2 hours", "1 millisecond")
+	if n, err := s.PurgeInbox(t.Context(), time.Hour, 50_000); n != 50_000 || err != nil {
+		t.Fatalf("purged %d rows, %v", n, err)
+	}
+	if n, err := s.PurgeInbox(t.Context(), time.Hour, 1000); n != 0 || err != nil {
+		t.Fatalf("purged %d rows more, %v", n, err)
+	}
+	if got := pages(1000); got > 300 {
+		t.Errorf("a purge behind 50,000 deleted rows looks into %d pages", got)
+	}
+	exec(t, pool, "VACUUM "+inbox)
+	if got := pages(1000); got > 10 {
+		t.Errorf("a purge that finds nothing after a vacuum looks into %d pages", got)
+	}
+	fill("old", 50_000, "-2 hours", "1 millisecond")
+	if got := pages(100); got > 1000 {
+		t.Errorf("a purge of 100 rows of 50,000 looks into %d pages", got)
+	}
+	if n, err := s.CountInbox(t.Context(), time.Hour); n != 50_000-100 || err != nil {
+		t.Fatalf("%d rows are old, %v, want those that were not purged", n, err)
+	}
+}
+
+// TestEmitInAnotherTransactionIsNotForgotten: what a handler commits apart is told
+// of whatever becomes of its own transaction.
+func TestEmitInAnotherTransactionIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	s, pool, _ := openStore(t, nil)
+	heard := make(chan struct{}, 1000)
+	go func() { _ = s.Listen(t.Context(), func() { heard <- struct{}{} }) }()
+	<-heard // it listens
+	for len(heard) > 0 {
+		<-heard
+	}
+	failed := errors.New("failed")
+	_, err := s.Once(t.Context(), "billing", "1", func(ctx context.Context, _ pgx.Tx) error {
+		must(t, pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			return outbox.New(s).Emit(ctx, tx, outbox.Event{Topic: "apart"})
+		}))
+		return failed
+	})
+	if !errors.Is(err, failed) {
+		t.Fatal(err)
+	}
+	select {
+	case <-heard:
+	case <-time.After(8 * time.Second): // before the listener looks by itself
+		t.Fatal("the listener was not told")
+	}
+}
+
+func TestOnceWaitsForAConnectionAsLongAsItMay(t *testing.T) {
+	t.Parallel()
+	_, _, schema := openStore(t, nil)
+	config, err := pgxpool.ParseConfig(testenv.Postgres(t).URL())
+	must(t, err)
+	config.MaxConns = 1
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	must(t, err)
+	t.Cleanup(pool.Close)
+	s := newStore(t, pool, &pgxstore.Config{Schema: schema})
+	wantFirst(t, s, "1", true) // with one connection for all
+	held := begin(t, pool)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := s.Once(ctx, "billing", "2", nothing); !errors.Is(err, context.DeadlineExceeded) || !s.Transient(err) {
+		t.Fatalf("without a free connection once returned %v, want an error that passes", err)
+	}
+	must(t, held.Rollback(t.Context()))
+	wantFirst(t, s, "2", true)
+	// A handler that takes too long is not the database's fault.
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = s.Once(ctx, "billing", "3", func(ctx context.Context, _ pgx.Tx) error {
+		<-ctx.Done()
+		return fmt.Errorf("ask another service: %w", ctx.Err())
+	})
+	if !errors.Is(err, context.DeadlineExceeded) || s.Transient(err) {
+		t.Fatalf("a handler that took too long: %v, want an error that does not pass", err)
+	}
+	wantFirst(t, s, "3", true)
+}
+
+// TestOnceOutlivesTheServer kills the server while a message is handled.
+func TestOnceOutlivesTheServer(t *testing.T) {
+	t.Parallel()
+	server := testenv.StartPostgres(t, nil)
+	pool := openPool(t, server.URL())
+	s := newStore(t, pool, nil)
+	must(t, s.Migrate(t.Context()))
+	exec(t, pool, "CREATE TABLE business (id text PRIMARY KEY)")
+	insert := func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "INSERT INTO business VALUES ('a')")
+		return err
+	}
+	handle := func(fn func(ctx context.Context, tx pgx.Tx) error) (bool, error) {
+		return s.Once(t.Context(), "billing", "1", fn)
+	}
+	killed := func(ctx context.Context, tx pgx.Tx) error {
+		err := insert(ctx, tx)
+		server.Kill()
+		return err
+	}
+	if first, err := handle(killed); first || !s.Transient(err) {
+		t.Fatalf("a commit to a server that is gone: %t, %v, want an error that passes", first, err)
+	}
+	if first, err := handle(insert); first || !s.Transient(err) {
+		t.Fatalf("without a server: %t, %v, want an error that passes", first, err)
+	}
+	if _, err := s.PurgeInbox(t.Context(), 0, 1); err == nil {
+		t.Fatal("a purge without a server succeeded")
+	}
+	server.Start()
+	killedWithin := func(ctx context.Context, tx pgx.Tx) error {
+		if err := insert(ctx, tx); err != nil {
+			return err
+		}
+		server.Kill()
+		_, err := tx.Exec(ctx, "SELECT 1")
+		return fmt.Errorf("handle: %w", err)
+	}
+	if first, err := handle(killedWithin); first || !s.Transient(err) {
+		t.Fatalf("a server that is gone meanwhile: %t, %v, want an error that passes", first, err)
+	}
+	server.Start()
+	// What is left of the pool may be broken once more.
+	for {
+		first, err := handle(insert)
+		if err == nil {
+			if !first {
+				t.Fatal("the message counts as handled")
+			}
+			break
+		}
+		if !s.Transient(err) {
+			t.Fatal(err)
+		}
+	}
+}

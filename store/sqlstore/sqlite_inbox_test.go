@@ -1,0 +1,109 @@
+package sqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outbox-go/outbox/store"
+	"github.com/outbox-go/outbox/store/sqlstore"
+	"github.com/outbox-go/outbox/worker"
+)
+
+var _ worker.Inbox[*sql.Tx] = (*sqlstore.Store)(nil)
+
+func onceNothing(t *testing.T, s *sqlstore.Store, id string) (bool, error) {
+	t.Helper()
+	return s.Once(t.Context(), "billing", id, func(context.Context, *sql.Tx) error { return nil })
+}
+
+// TestSQLiteOutboxWithoutInboxGoesOn: a database of before there was an inbox
+// serves its relay as it is, and is upgraded.
+func TestSQLiteOutboxWithoutInboxGoesOn(t *testing.T) {
+	t.Parallel()
+	db := openFile(t, newFile(t))
+	s := migrated(t, db, nil)
+	execute(t, db, `DROP TABLE outbox_inbox`)
+	execute(t, db, `DELETE FROM outbox_migration WHERE version > 1`)
+	if err := errors.Join(emitOne(t.Context(), s, "kept"), s.Check(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	var missing *store.MissingError
+	if err := s.CheckInbox(t.Context()); !errors.As(err, &missing) || len(missing.Missing) != 1 {
+		t.Fatalf("check of the inbox returned %v, want a MissingError of one line", err)
+	}
+	if _, err := onceNothing(t, s, "1"); !errors.As(err, &missing) || s.Transient(err) {
+		t.Fatalf("once returned %v, want a MissingError that does not pass", err)
+	}
+	if err := errors.Join(s.Migrate(t.Context()), s.Check(t.Context()), s.CheckInbox(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{true, false} {
+		if first, err := onceNothing(t, s, "1"); first != want || err != nil {
+			t.Fatalf("once returned %t, %v, want %t", first, err, want)
+		}
+	}
+	if rows := readAll(t, s); len(rows) != 1 || rows[0].Topic != "kept" {
+		t.Fatalf("the messages are %v, want the one from before", rows)
+	}
+}
+
+// TestSQLitePassingFaults: what SQLite says when it is out of something passes,
+// what is wrong with a statement does not.
+func TestSQLitePassingFaults(t *testing.T) {
+	t.Parallel()
+	db := openFile(t, newFile(t))
+	s := migrated(t, db, nil)
+	full := func(ctx context.Context, tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `PRAGMA max_page_count = 1`); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `CREATE TABLE blobs AS SELECT zeroblob(10000000)`)
+		return err
+	}
+	if first, err := s.Once(t.Context(), "billing", "1", full); first || !s.Transient(err) {
+		t.Errorf("a database that is full: %t, %v, want an error that passes", first, err)
+	}
+	wrong := func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `SELECT nonsense`)
+		return err
+	}
+	if first, err := s.Once(t.Context(), "billing", "1", wrong); first || err == nil || s.Transient(err) {
+		t.Errorf("a statement that is wrong: %t, %v, want an error that does not pass", first, err)
+	}
+	gone, err := sql.Open("sqlite", sqlstore.SQLiteDSN(filepath.Join(t.TempDir(), "no", "folder.db")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gone.Close()
+	if _, err := onceNothing(t, sqlstore.New(gone, sqlstore.SQLite, nil), "1"); !s.Transient(err) {
+		t.Errorf("a file that cannot be opened: %v, want an error that passes", err)
+	}
+}
+
+// TestSQLiteReadOnlyInboxIsReported: no handler can do its work there.
+func TestSQLiteReadOnlyInboxIsReported(t *testing.T) {
+	t.Parallel()
+	file := newFile(t)
+	migrated(t, openFile(t, file), nil)
+	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN(file)+"&_pragma=query_only(1)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	s := sqlstore.New(db, sqlstore.SQLite, nil)
+	var missing *store.MissingError
+	if err := s.CheckInbox(t.Context()); !errors.As(err, &missing) || !strings.Contains(err.Error(), "read-only") {
+		t.Errorf("check returned %v, want a MissingError that tells of the right to write", err)
+	}
+	if _, err := onceNothing(t, s, "1"); err == nil || s.Transient(err) {
+		t.Errorf("once returned %v, want an error that does not pass", err)
+	}
+	if n, err := s.PurgeInbox(t.Context(), time.Hour, 1); n != 0 || err != nil {
+		t.Errorf("a purge that finds nothing returned %d, %v", n, err)
+	}
+}
