@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/natsjs"
@@ -24,6 +25,12 @@ import (
 type broker interface {
 	brokerURL() string // for openPublisher
 	subscriber(t testing.TB) outbox.Subscriber
+	// shortHeartBeat is subscriber, but the broker waits for a sign of life for a
+	// second or two only.
+	shortHeartBeat(t testing.TB) outbox.Subscriber
+	// hasDeadLetters tells, without our code, whether there is a place for the
+	// dead letters of a queue.
+	hasDeadLetters(t testing.TB, queue string) bool
 	// Only a private server can be killed, all its processes by SIGKILL, and
 	// started again.
 	kill()
@@ -74,6 +81,24 @@ func (b *rabbit) subscriber(t testing.TB) outbox.Subscriber {
 	return rabbitSubscriber(t, b.address, &rabbitmq.SubscriberConfig{Connection: rabbitConnection})
 }
 
+func (b *rabbit) shortHeartBeat(t testing.TB) outbox.Subscriber {
+	t.Helper()
+	connection := rabbitConnection
+	connection.Heartbeat = time.Second
+	return rabbitSubscriber(t, b.address, &rabbitmq.SubscriberConfig{Connection: connection})
+}
+
+func (b *rabbit) hasDeadLetters(t testing.TB, queue string) bool {
+	t.Helper()
+	conn, err := amqp.Dial(b.address)
+	must(t, err)
+	defer conn.Close()
+	ch, err := conn.Channel()
+	must(t, err)
+	_, err = ch.QueueDeclarePassive(queue+".dlq", true, false, false, false, nil)
+	return err == nil
+}
+
 // jetStream is a NATS server in a process of its own, with its files.
 type jetStream struct {
 	t       testing.TB
@@ -103,7 +128,17 @@ func (b *jetStream) brokerURL() string { return "nats://127.0.0.1:" + strconv.It
 
 func (b *jetStream) subscriber(t testing.TB) outbox.Subscriber {
 	t.Helper()
-	broker, err := natsjs.New(b.brokerURL(), &natsjs.Config{ReconnectMaxWait: reconnectMax, AckWait: 2 * time.Second})
+	return b.subscriberWith(t, 2*time.Second)
+}
+
+func (b *jetStream) shortHeartBeat(t testing.TB) outbox.Subscriber {
+	t.Helper()
+	return b.subscriberWith(t, time.Second)
+}
+
+func (b *jetStream) subscriberWith(t testing.TB, ackWait time.Duration) outbox.Subscriber {
+	t.Helper()
+	broker, err := natsjs.New(b.brokerURL(), &natsjs.Config{ReconnectMaxWait: reconnectMax, AckWait: ackWait})
 	must(t, err)
 	s := broker.Subscriber()
 	t.Cleanup(func() { _ = s.Close() })
@@ -119,6 +154,12 @@ func (b *jetStream) client(t testing.TB) jetstream.JetStream {
 	js, err := jetstream.New(nc)
 	must(t, err)
 	return js
+}
+
+func (b *jetStream) hasDeadLetters(t testing.TB, _ string) bool {
+	t.Helper()
+	_, err := b.client(t).Stream(context.Background(), "outbox-dead")
+	return err == nil
 }
 
 // setStream makes the stream, or changes it, to be as the broker's own but for

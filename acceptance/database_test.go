@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/outbox-go/outbox/relay"
 	"github.com/outbox-go/outbox/store/pgxstore"
 	"github.com/outbox-go/outbox/store/sqlstore"
+	"github.com/outbox-go/outbox/worker"
 )
 
 // database is an outbox, with business tables beside it, as one process of the
@@ -27,15 +29,24 @@ type database interface {
 	inTx(fn func(tx transaction) error) error
 	begin() (transaction, error)
 	wake()
+	// handleTx is worker.HandleTx with the database as inbox.
+	handleTx(w *worker.Worker, pattern string, fn txHandler, opts ...worker.HandleOption)
+	// impatient is the same database on connections that wait for a lock for
+	// 100 ms only.
+	impatient(t testing.TB) database
 
 	databaseURL() string // for openStore
 	table() string       // that messages are in
 	sql() *sql.DB        // another session, that knows nothing of our code
 }
 
+// txHandler is a handler with a transaction of either database.
+type txHandler func(ctx context.Context, tx transaction, d *worker.Delivery[order]) error
+
 // transaction is a business transaction.
 type transaction interface {
 	emit(events ...outbox.Event) error
+	emitWith(ctx context.Context, events ...outbox.Event) error
 	exec(query string, args ...any) error
 	query(each func(scan scan) error, query string, args ...any) error
 	commit() error
@@ -95,20 +106,86 @@ func openSQL(t testing.TB, driver, dsn string) *sql.DB {
 type postgres struct {
 	address string
 	pool    *pgxpool.Pool
+	store   *pgxstore.Store
 	outbox  *outbox.Outbox[pgx.Tx]
 	other   *sql.DB
 }
 
 func newPostgres(t testing.TB) *postgres {
 	t.Helper()
-	url := testenv.Postgres(t).NewDatabase(t)
-	pool := openPool(t, url, 10)
-	s := pgxstore.New(pool, &pgxstore.Config{Logger: quiet()})
-	t.Cleanup(func() { _ = s.Close() })
-	must(t, s.Migrate(t.Context()))
-	p := &postgres{address: url, pool: pool, outbox: outbox.New(s), other: openSQL(t, "pgx", url)}
+	p := postgresAt(t, testenv.Postgres(t).NewDatabase(t))
+	must(t, p.store.Migrate(t.Context()))
 	execute(t, p, businessTables)
 	return p
+}
+
+func postgresAt(t testing.TB, url string) *postgres {
+	t.Helper()
+	db, closeDB, err := openDatabase(url)
+	must(t, err)
+	t.Cleanup(closeDB)
+	return db.(*postgres)
+}
+
+// openDatabase opens the database at a URL, without its tables.
+func openDatabase(url string) (db database, closeIt func(), err error) {
+	if file, ok := strings.CutPrefix(url, "sqlite:"); ok {
+		return openSQLite(file, patientSQLite)
+	}
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, nil, err
+	}
+	config.MaxConns = 10
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		return nil, nil, err
+	}
+	other, err := sql.Open("pgx", url)
+	if err != nil {
+		pool.Close()
+		return nil, nil, err
+	}
+	s := pgxstore.New(pool, &pgxstore.Config{Logger: quiet()})
+	closeIt = func() {
+		_, _ = s.Close(), other.Close()
+		pool.Close()
+	}
+	return &postgres{address: url, pool: pool, store: s, outbox: outbox.New(s), other: other}, closeIt, nil
+}
+
+// patientSQLite is the wait for a lock that SQLiteDSN asks for.
+const patientSQLite = "busy_timeout(10000)"
+
+func openSQLite(file, wait string) (*sqlite, func(), error) {
+	dsn := strings.Replace(sqlstore.SQLiteDSN(file), patientSQLite, wait, 1) + "&_pragma=foreign_keys(1)"
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, nil, err
+	}
+	other, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		_ = db.Close()
+		return nil, nil, err
+	}
+	s := sqlstore.New(db, sqlstore.SQLite, nil)
+	return &sqlite{file: file, db: db, store: s, outbox: outbox.New(s), other: other}, func() { _, _ = db.Close(), other.Close() }, nil
+}
+
+func (p *postgres) impatient(t testing.TB) database {
+	t.Helper()
+	u, err := url.Parse(p.address)
+	must(t, err)
+	q := u.Query()
+	q.Set("lock_timeout", "100")
+	u.RawQuery = q.Encode()
+	return postgresAt(t, u.String())
+}
+
+func (p *postgres) handleTx(w *worker.Worker, pattern string, fn txHandler, opts ...worker.HandleOption) {
+	worker.HandleTx(w, p.store, pattern, func(ctx context.Context, tx pgx.Tx, d *worker.Delivery[order]) error {
+		return fn(ctx, &postgresTx{tx, p.outbox}, d)
+	}, opts...)
 }
 
 func (p *postgres) databaseURL() string { return p.address }
@@ -131,7 +208,11 @@ type postgresTx struct {
 }
 
 func (p *postgresTx) emit(events ...outbox.Event) error {
-	return p.outbox.Emit(context.Background(), p.tx, events...)
+	return p.emitWith(context.Background(), events...)
+}
+
+func (p *postgresTx) emitWith(ctx context.Context, events ...outbox.Event) error {
+	return p.outbox.Emit(ctx, p.tx, events...)
 }
 
 func (p *postgresTx) exec(query string, args ...any) error {
@@ -160,20 +241,36 @@ func (p *postgresTx) rollback() error { return p.tx.Rollback(context.Background(
 type sqlite struct {
 	file   string
 	db     *sql.DB
+	store  *sqlstore.Store
 	outbox *outbox.Outbox[*sql.Tx]
 	other  *sql.DB
 }
 
 func newSQLite(t testing.TB) *sqlite {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "app.db")
-	dsn := sqlstore.SQLiteDSN(file) + "&_pragma=foreign_keys(1)"
-	db := openSQL(t, "sqlite", dsn)
-	s := sqlstore.New(db, sqlstore.SQLite, nil)
-	must(t, s.Migrate(t.Context()))
-	q := &sqlite{file: file, db: db, outbox: outbox.New(s), other: openSQL(t, "sqlite", dsn)}
+	q := sqliteAt(t, filepath.Join(t.TempDir(), "app.db"), patientSQLite)
+	must(t, q.store.Migrate(t.Context()))
 	execute(t, q, businessTables)
 	return q
+}
+
+func sqliteAt(t testing.TB, file, wait string) *sqlite {
+	t.Helper()
+	db, closeDB, err := openSQLite(file, wait)
+	must(t, err)
+	t.Cleanup(closeDB)
+	return db
+}
+
+func (q *sqlite) impatient(t testing.TB) database {
+	t.Helper()
+	return sqliteAt(t, q.file, "busy_timeout(100)")
+}
+
+func (q *sqlite) handleTx(w *worker.Worker, pattern string, fn txHandler, opts ...worker.HandleOption) {
+	worker.HandleTx(w, q.store, pattern, func(ctx context.Context, tx *sql.Tx, d *worker.Delivery[order]) error {
+		return fn(ctx, &sqliteTx{tx, q.outbox}, d)
+	}, opts...)
 }
 
 func (q *sqlite) databaseURL() string { return "sqlite:" + q.file }
@@ -196,7 +293,11 @@ type sqliteTx struct {
 }
 
 func (q *sqliteTx) emit(events ...outbox.Event) error {
-	return q.outbox.Emit(context.Background(), q.tx, events...)
+	return q.emitWith(context.Background(), events...)
+}
+
+func (q *sqliteTx) emitWith(ctx context.Context, events ...outbox.Event) error {
+	return q.outbox.Emit(ctx, q.tx, events...)
 }
 
 func (q *sqliteTx) exec(query string, args ...any) error {

@@ -10,8 +10,12 @@ require (
 	github.com/outbox-go/outbox v0.0.0
 	github.com/outbox-go/outbox/broker/natsjs v0.0.0
 	github.com/outbox-go/outbox/broker/rabbitmq v0.0.0
+	github.com/outbox-go/outbox/codec/msgpack v0.0.0-00010101000000-000000000000
+	github.com/outbox-go/outbox/codec/protobuf v0.0.0-00010101000000-000000000000
 	github.com/outbox-go/outbox/store/pgxstore v0.0.0
 	github.com/outbox-go/outbox/store/sqlstore v0.0.0
+	github.com/rabbitmq/amqp091-go v1.16.0
+	google.golang.org/protobuf v1.36.12
 	modernc.org/sqlite v1.58.0
 )
 
@@ -29,8 +33,9 @@ require (
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
-	github.com/rabbitmq/amqp091-go v1.16.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
+	github.com/vmihailenco/msgpack/v5 v5.4.1 // indirect
+	github.com/vmihailenco/tagparser/v2 v2.0.0 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
@@ -52,3 +57,7 @@ replace github.com/outbox-go/outbox/broker/rabbitmq => ../broker/rabbitmq
 replace github.com/outbox-go/outbox/broker/natsjs => ../broker/natsjs
 
 replace github.com/outbox-go/outbox/cmd/outbox => ../cmd/outbox
+
+replace github.com/outbox-go/outbox/codec/msgpack => ../codec/msgpack
+
+replace github.com/outbox-go/outbox/codec/protobuf => ../codec/protobuf

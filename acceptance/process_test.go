@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -22,11 +23,12 @@ import (
 // process of its own.
 const childVariable = "OUTBOX_TEST_CHILD"
 
-// childConfig says what a child process is to be: a relay or a NATS server.
+// childConfig says what a child process is to be: a relay, a worker or a NATS server.
 type childConfig struct {
 	Database string        // of a relay
 	Broker   string        // of a relay
 	Relay    *relay.Config // of a relay, without Logger and Hooks
+	Worker   *workerChild  // of a worker
 	Store    string        // of a NATS server: the folder
 	Port     int           // of a NATS server
 }
@@ -47,8 +49,11 @@ func childMain() bool {
 		cancel()
 	}()
 	run := c.runRelay
-	if c.Store != "" {
+	switch {
+	case c.Store != "":
 		run = c.runNATS
+	case c.Worker != nil:
+		run = c.runWorker
 	}
 	if err := run(ctx); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, err)
@@ -94,9 +99,11 @@ func (c *childConfig) runNATS(ctx context.Context) error {
 
 // child is a process of ours. It ends with its parent, or with the test.
 type child struct {
-	cmd  *exec.Cmd
-	line string // the first that it printed: it is ready
-	once sync.Once
+	cmd   *exec.Cmd
+	line  string        // the first that it printed: it is ready
+	lines chan string   // the others
+	ended chan struct{} // closed when the process is gone
+	once  sync.Once
 }
 
 func startChild(t testing.TB, c *childConfig) *child {
@@ -105,7 +112,7 @@ func startChild(t testing.TB, c *childConfig) *child {
 	must(t, err)
 	program, err := os.Executable()
 	must(t, err)
-	p := &child{cmd: exec.Command(program)}
+	p := &child{cmd: exec.Command(program), lines: make(chan string, 1000), ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), childVariable+"="+string(text))
 	p.cmd.Stderr = os.Stderr
 	_, err = p.cmd.StdinPipe() // held open by cmd; its end is the child's
@@ -116,16 +123,59 @@ func startChild(t testing.TB, c *childConfig) *child {
 	t.Cleanup(p.kill)
 	scanner := bufio.NewScanner(out)
 	if !scanner.Scan() {
-		t.Fatalf("the child process ended while it started: %v", p.cmd.Wait())
+		err := p.cmd.Wait()
+		close(p.ended)
+		t.Fatalf("the child process ended while it started: %v", err)
 	}
 	p.line = scanner.Text()
+	go func() {
+		for scanner.Scan() {
+			p.lines <- scanner.Text()
+		}
+		_ = p.cmd.Wait() // after the last line
+		close(p.ended)
+	}()
 	return p
+}
+
+// await waits for a line of the process's.
+func (p *child) await(t testing.TB, line string) {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		select {
+		case got := <-p.lines:
+			if got == line {
+				return
+			}
+		case <-p.ended:
+			t.Fatalf("the child process has ended before %q", line)
+		case <-late:
+			t.Fatalf("waited %v for %q of the child process in vain", patience, line)
+		}
+	}
+}
+
+// awaitEnd waits until the process has ended by itself, and returns its last
+// lines.
+func (p *child) awaitEnd(t testing.TB) []string {
+	t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		t.Fatalf("the child process has not ended within %v", patience)
+	}
+	var rest []string
+	for len(p.lines) > 0 {
+		rest = append(rest, <-p.lines)
+	}
+	return rest
 }
 
 // kill ends the process by SIGKILL and waits until it is gone.
 func (p *child) kill() {
 	p.once.Do(func() {
 		_ = p.cmd.Process.Kill()
-		_ = p.cmd.Wait()
+		<-p.ended
 	})
 }

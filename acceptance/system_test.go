@@ -134,11 +134,15 @@ type recorder struct {
 	stop    func()
 }
 
+func newRecorder(t testing.TB) *recorder {
+	return &recorder{t: t, ids: map[string]int{}, changed: make(chan struct{}, 1)}
+}
+
 // startWorker runs a worker on a queue that collects the topics, and returns when
 // it does.
 func startWorker(t testing.TB, sub outbox.Subscriber, queue string, topics ...string) *recorder {
 	t.Helper()
-	r := &recorder{t: t, ids: map[string]int{}, changed: make(chan struct{}, 1)}
+	r := newRecorder(t)
 	w := worker.New(sub, &worker.Config{Queue: queue, Logger: quiet(), Retries: worker.Retries{Delays: []time.Duration{100 * time.Millisecond}, MaxAttempts: 100}})
 	for _, topic := range topics {
 		worker.Handle(w, topic, r.handle)

@@ -1,0 +1,96 @@
+package acceptance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/broker/natsjs"
+	"github.com/outbox-go/outbox/broker/rabbitmq"
+	"github.com/outbox-go/outbox/worker"
+)
+
+// workerChild says what a worker in a process of its own does. It prints "begin ID"
+// and "end ID" around each message.
+type workerChild struct {
+	Queue           string
+	Hold            time.Duration // a handler takes that long, whatever its context says
+	ShutdownTimeout time.Duration
+	DieAfterCommit  bool // writes an effect, and kills itself when it is committed
+	Fire            fire // what TestEffectsOnce wants, in the place of all that
+}
+
+// startWorkerProcess starts a worker and returns when it consumes.
+func (s *system) startWorkerProcess(t testing.TB, c workerChild) *child {
+	t.Helper()
+	return startChild(t, &childConfig{Database: s.databaseURL(), Broker: s.brokerURL(), Worker: &c})
+}
+
+func openSubscriber(url string) (outbox.Subscriber, error) {
+	if strings.HasPrefix(url, "nats:") {
+		b, err := natsjs.New(url, &natsjs.Config{ReconnectMaxWait: reconnectMax, AckWait: 2 * time.Second})
+		if err != nil {
+			return nil, err
+		}
+		return b.Subscriber(), nil
+	}
+	return rabbitmq.NewSubscriber(url, &rabbitmq.SubscriberConfig{Connection: rabbitConnection})
+}
+
+func (c *childConfig) runWorker(ctx context.Context) (err error) {
+	// What a service does: the first SIGTERM ends the context, the second the
+	// process.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	if c.Worker.Fire != "" {
+		return c.runUnderFire(ctx)
+	}
+	sub, err := openSubscriber(c.Broker)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sub.Close()) }()
+	w := worker.New(sub, &worker.Config{
+		Queue: c.Worker.Queue, Concurrency: 1, Prefetch: 10, MessageID: capIDs, ShutdownTimeout: c.Worker.ShutdownTimeout, Logger: quiet(),
+	})
+	if c.Worker.DieAfterCommit {
+		db, closeDB, err := openDatabase(c.Database)
+		if err != nil {
+			return err
+		}
+		defer closeDB()
+		db.handleTx(w, "#", func(_ context.Context, tx transaction, d *worker.Delivery[order]) error {
+			return tx.exec(`INSERT INTO effects (id, key) VALUES ($1, $2)`, d.ID, d.Payload.Key)
+		}, worker.WithMiddleware(func(next worker.Handler) worker.Handler {
+			return func(ctx context.Context, d *worker.Delivery[[]byte]) error {
+				if err := next(ctx, d); err != nil {
+					return err
+				}
+				killSelf()
+				select {}
+			}
+		}))
+	} else {
+		worker.Handle(w, "#", c.hold)
+	}
+	go func() {
+		<-w.Ready()
+		fmt.Println("started")
+	}()
+	return w.Run(ctx)
+}
+
+func (c *childConfig) hold(_ context.Context, d *worker.Delivery[[]byte]) error {
+	fmt.Println("begin", d.Key)
+	time.Sleep(c.Worker.Hold)
+	fmt.Println("end", d.Key)
+	return nil
+}
