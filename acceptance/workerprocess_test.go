@@ -61,6 +61,7 @@ func (c *childConfig) runWorker(ctx context.Context) (err error) {
 	w := worker.New(sub, &worker.Config{
 		Queue: c.Worker.Queue, Concurrency: 1, Prefetch: 10, MessageID: capIDs, ShutdownTimeout: c.Worker.ShutdownTimeout, Logger: quiet(),
 	})
+	started := make(chan struct{}) // closed when that has been printed
 	if c.Worker.DieAfterCommit {
 		db, closeDB, err := openDatabase(c.Database)
 		if err != nil {
@@ -79,18 +80,22 @@ func (c *childConfig) runWorker(ctx context.Context) (err error) {
 			}
 		}))
 	} else {
-		worker.Handle(w, "#", c.hold)
+		worker.Handle(w, "#", func(_ context.Context, d *worker.Delivery[[]byte]) error {
+			<-started
+			c.hold(d.Key)
+			return nil
+		})
 	}
 	go func() {
 		<-w.Ready()
 		fmt.Println("started")
+		close(started)
 	}()
 	return w.Run(ctx)
 }
 
-func (c *childConfig) hold(_ context.Context, d *worker.Delivery[[]byte]) error {
-	fmt.Println("begin", d.Key)
+func (c *childConfig) hold(key string) {
+	fmt.Println("begin", key)
 	time.Sleep(c.Worker.Hold)
-	fmt.Println("end", d.Key)
-	return nil
+	fmt.Println("end", key)
 }
