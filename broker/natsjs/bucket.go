@@ -87,19 +87,20 @@ type entry struct {
 	revision uint64 // of the entry in the bucket, once it was read
 }
 
-// maxHeldBack is how often a message is sent back that comes before its time. It
-// is of use once or twice; clocks that disagree must not keep a message away.
-const maxHeldBack = 3
+// maxEarly is how often a message is sent back that comes before its time. It is
+// of use once or twice; clocks that disagree must not keep a message away.
+const maxEarly = 3
 
-// wait returns how much too early a delivery is, zero if it is not. It may be,
-// with a server that was restarted, since that keeps time in whole seconds, and
-// forgets the last tenth of a second if it was killed; and when the consumer's
-// AckWait, from which the server counts delays, was made shorter meanwhile.
-func (e *entry) wait(p position, now time.Time) time.Duration {
-	if p.times > e.Deliveries+maxHeldBack {
+// early returns by how much a delivery comes before the delay of its retry is
+// over, zero if it does not. It may, with a server that was restarted, since that
+// keeps time in whole seconds, and forgets the last tenth of a second if it was
+// killed; and when the consumer's AckWait, from which the server counts delays,
+// was made shorter meanwhile.
+func (d *delivery) early(now time.Time) time.Duration {
+	if d.entry == nil || d.times > d.entry.Deliveries+maxEarly {
 		return 0
 	}
-	return max(0, min(e.Due.Sub(now), e.Delay))
+	return max(0, min(d.entry.Due.Sub(now), d.entry.Delay))
 }
 
 func (c *consumption) keyOf(p position) string {

@@ -125,7 +125,7 @@ func (b *Broker) consumerConfig(base jetstream.ConsumerConfig, src source, sub o
 	}
 	c.AckWait = b.config.AckWait
 	if c.PriorityPolicy == jetstream.PriorityPolicyPinned {
-		c.PinnedTTL = c.AckWait
+		c.PinnedTTL = min(c.AckWait, 2*pullExpires)
 	}
 	c.FilterSubject = ""
 	c.FilterSubjects, _ = filtersOf(src.prefix, patterns)

@@ -110,12 +110,15 @@ func (c *consumption) next(ctx context.Context, ready func()) (*delivery, error)
 		d := c.buffer[i]
 		switch c.matcher.judge(c.src.topicOf(d.msg), d.arrived) {
 		case wanted:
-			c.remove(i)
-			if c.holdBack(d) {
-				continue
+			early := d.early(time.Now())
+			if early == 0 {
+				c.remove(i)
+				c.unsettled[d] = struct{}{}
+				return d, nil
 			}
-			c.unsettled[d] = struct{}{}
-			return d, nil
+			if !c.sendBack(i, early) {
+				return nil, nil
+			}
 		case unwanted:
 			c.remove(i)
 			_ = c.publish(d, ack) // else it comes back after AckWait
@@ -152,16 +155,13 @@ func (c *consumption) remove(i int) {
 	c.buffer = c.buffer[1:]
 }
 
-// holdBack sends a message back that comes before the delay of its retry is over,
-// and reports whether it did. The caller holds mu.
-func (c *consumption) holdBack(d *delivery) bool {
-	if d.entry == nil {
+// sendBack lets message i in the buffer come again later. Where it cannot, the
+// next connection wakes the consumption. The caller holds mu.
+func (c *consumption) sendBack(i int, later time.Duration) bool {
+	if c.publish(c.buffer[i], nakAfter(later)) != nil {
 		return false
 	}
-	wait := d.entry.wait(d.position, time.Now())
-	if wait == 0 || c.publish(d, nakAfter(wait)) != nil {
-		return false
-	}
+	c.remove(i)
 	c.request()
 	return true
 }

@@ -41,9 +41,10 @@ type link struct {
 	retried uint64    // the last message for which there was an entry in the bucket
 
 	// The questions about entries, by number; guarded by the consumption's mu.
-	lookInbox string
-	lastLook  uint64
-	looks     map[uint64]*delivery
+	lookInbox  string
+	lastLook   uint64
+	looks      map[uint64]*delivery
+	lookWarned bool // one warning is enough
 }
 
 // keepConnected keeps a link until ctx ends.

@@ -60,10 +60,16 @@ func (c *consumption) found(l *link, msg *nats.Msg) {
 		l.fail(err) // it is made again with the next connection
 		return
 	case errors.Is(err, errNoBucket):
-		c.log.Warn("retries are not remembered", "error", err)
+		if !l.lookWarned {
+			l.lookWarned = true
+			c.log.Warn("retries are not remembered", "error", err)
+		}
 	case err != nil:
-		c.log.Warn("retry not looked up", "error", err)
-		d.asked = time.Time{}
+		if !l.lookWarned {
+			l.lookWarned = true
+			c.log.Warn("retry not looked up", "error", err)
+		}
+		d.asked = time.Time{} // soon again
 		return
 	}
 	d.known, d.entry = true, e

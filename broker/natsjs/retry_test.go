@@ -381,6 +381,30 @@ func TestInOrderFailsOver(t *testing.T) {
 	next.end()
 }
 
+// TestInOrderOutlivesRestart: the server forgets which member it kept to.
+func TestInOrderOutlivesRestart(t *testing.T) {
+	t.Parallel()
+	const n = 10
+	s := startServer(t)
+	b := connect(t, s.url(), place())
+	sub := all("q", 3)
+	sub.InOrder = true
+	publishN(t, b, n)
+	c := subscribe(t, b, sub)
+	for i := range n / 2 {
+		c.settle(c.want(i, 0), outbox.Settlement{Outcome: outbox.Ack})
+	}
+	held := c.want(n/2, 0)
+	s.stop()
+	s.start()
+	eventually(t, "the message can be settled again", func() bool { return held.Settle(retryAfter(0, 1)) == nil })
+	c.settle(c.want(n/2, 1), outbox.Settlement{Outcome: outbox.Ack})
+	for i := n/2 + 1; i < n; i++ {
+		c.settle(c.want(i, 0), outbox.Settlement{Outcome: outbox.Ack})
+	}
+	c.end()
+}
+
 // TestMembersAgreeOnOrder: one that asks for order, or for none, where the others
 // do not, is told at the start.
 func TestMembersAgreeOnOrder(t *testing.T) {

@@ -186,8 +186,10 @@ func (c *consumption) tell(l *link, d *delivery, what []byte) error {
 	c.mu.Lock()
 	d.released = true
 	c.mu.Unlock()
-	_, err := c.broker.question(l, &nats.Msg{Subject: d.msg.Reply, Data: what})
-	return err
+	if _, err := c.broker.question(l, &nats.Msg{Subject: d.msg.Reply, Data: what}); err != nil {
+		return fmt.Errorf("natsjs: settle: %w", err)
+	}
+	return nil
 }
 
 // question sends msg and waits for the answer.
