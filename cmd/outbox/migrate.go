@@ -16,12 +16,14 @@ var dialects = map[string]string{"postgres": wire.Postgres, "sqlite": wire.SQLit
 func (a *app) migrate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
-		Short: "Create or upgrade the outbox's tables, or print the SQL that does",
-		Long: `Creates the outbox's tables in the database, or upgrades them. Several processes may do so at once,
-and nothing is done, nor any right needed to do it, when all is there.
+		Short: "Create or upgrade the tables of outbox and inbox, or print the SQL that does",
+		Long: `Creates the tables of the outbox, and of the inbox by which workers handle each message once, or
+upgrades them. Several processes may do so at once, and nothing is done, nor any right needed to do it,
+when all is there.
 
 With --print the SQL goes to standard output instead, as one transaction for an empty database, for
-those who use a migration tool of their own. The database is not asked.`,
+those who use a migration tool of their own: one part for each version, under its name. To upgrade, take
+the parts of the later versions. The database is not asked.`,
 		Example: `  outbox migrate --database-url postgres://app@localhost/shop
   outbox migrate --print --dialect postgres --database-schema messaging | psql shop`,
 		Args: cobra.NoArgs,

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -31,6 +32,12 @@ type Store interface {
 
 	// Emit writes events in a transaction of its own.
 	Emit(ctx context.Context, events ...outbox.Event) error
+
+	// PurgeInbox deletes up to limit rows of the inbox that are older than age.
+	PurgeInbox(ctx context.Context, age time.Duration, limit int) (int, error)
+
+	// CountInbox counts them all.
+	CountInbox(ctx context.Context, age time.Duration) (int, error)
 
 	// Close releases the store and its connections.
 	Close() error

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
+)
+
+const (
+	maxPurgeChunk = 100_000
+
+	// purgePause lets others have the database between two chunks.
+	purgePause = 50 * time.Millisecond
+)
+
+// purgeFlags say what to delete.
+type purgeFlags struct {
+	olderThan string
+	age       time.Duration // what olderThan says
+	chunk     int
+	dryRun    bool
+	json      bool
+}
+
+// purged is the result.
+type purged struct {
+	Inbox  int  `json:"inbox"` // rows
+	DryRun bool `json:"dry_run"`
+}
+
+func (a *app) purge() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "purge",
+		Short: "Delete what is kept of messages of long ago",
+		Long: `Deletes rows that are only kept for a while, and prints how many. These are the rows of the inbox, by
+which workers know the messages that they have handled. Messages that are yet to be sent are never
+deleted.
+
+A message that comes again after its row in the inbox is gone is handled again: --older-than must be
+longer than a broker keeps or repeats messages. It is counted by the database's clock, and has no
+default. Workers delete the rows of their own inbox by themselves, unless they are told not to.
+
+The rows are deleted in chunks, each in a transaction of its own, with a short pause between them.
+Several processes may do so at once. SIGINT or SIGTERM lets the chunk that is at work finish, prints what
+was deleted until then, and exits with 1; calling it again goes on.`,
+		Example: `  outbox purge --database-url postgres://app@localhost/shop --older-than 30d --dry-run
+  outbox purge --config /etc/outbox.yaml --older-than 1d12h --json`,
+		Args: cobra.NoArgs,
+	}
+	var f purgeFlags
+	flags := cmd.Flags()
+	flags.StringVar(&f.olderThan, "older-than", "", "`age` of what is deleted, such as 30d, 36h or 1d12h (required)")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "count what would be deleted and delete nothing")
+	flags.IntVar(&f.chunk, "chunk", 1000, "rows deleted in one transaction")
+	flags.BoolVar(&f.json, "json", false, "print the result as one JSON object")
+	keys := a.keyFlags(flags, true, "database", "log").withFile()
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		l := keys.load()
+		wire.CheckDatabase(l)
+		wire.CheckFile(l)
+		f.check(l)
+		if err := l.Err(); err != nil {
+			return err
+		}
+		return a.runPurge(cmd.Context(), l, &f)
+	}
+	return cmd
+}
+
+// check reads the age and reports what is wrong with the flags.
+func (f *purgeFlags) check(l *config.Loaded) {
+	age, err := config.ParseAge(f.olderThan)
+	switch {
+	case f.olderThan == "":
+		l.Add(config.Problem{Key: "--older-than", Reason: "is not set: say how old what is deleted must be, for example 30d"})
+	case err != nil:
+		l.Add(config.Problem{Key: "--older-than", Value: f.olderThan, Reason: err.Error()})
+	}
+	f.age = age
+	if f.chunk < 1 || f.chunk > maxPurgeChunk {
+		l.Add(config.Problem{Key: "--chunk", Value: strconv.Itoa(f.chunk), Reason: fmt.Sprintf("must be 1 to %d", maxPurgeChunk)})
+	}
+}
+
+func (a *app) runPurge(ctx context.Context, l *config.Loaded, f *purgeFlags) (err error) {
+	s, err := wire.OpenStore(ctx, l.Database, l.Log.Logger(a.stderr))
+	if err != nil {
+		return err
+	}
+	defer closeStore(s, &err)
+	result := purged{DryRun: f.dryRun}
+	if f.dryRun {
+		result.Inbox, err = s.CountInbox(ctx, f.age)
+	} else {
+		result.Inbox, err = purgeAll(ctx, s, f.age, f.chunk)
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	} else {
+		err = wire.DatabaseError("purge", l.Database, err)
+	}
+	if err == nil || result.Inbox > 0 {
+		err = errors.Join(err, f.report(a.stdout, result))
+	}
+	return err
+}
+
+// purgeAll deletes chunk by chunk until one is not full: what has become old
+// meanwhile is for the next time. A chunk is not broken off, lest nobody knows
+// whether it counts.
+func purgeAll(ctx context.Context, s wire.Store, age time.Duration, chunk int) (rows int, err error) {
+	for ctx.Err() == nil {
+		n, err := s.PurgeInbox(context.WithoutCancel(ctx), age, chunk)
+		if rows += n; err != nil || n < chunk {
+			return rows, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(purgePause):
+		}
+	}
+	return rows, ctx.Err()
+}
+
+func (f *purgeFlags) report(w io.Writer, result purged) error {
+	if f.json {
+		return json.NewEncoder(w).Encode(result)
+	}
+	done := "deleted"
+	if result.DryRun {
+		done = "would be deleted"
+	}
+	_, err := fmt.Fprintf(w, "inbox: %d rows older than %s %s\n", result.Inbox, f.olderThan, done)
+	return err
+}
