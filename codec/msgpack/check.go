@@ -34,14 +34,11 @@ func check(data []byte) (bodies []span, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if h.ext {
+		if h.kind == kindExt {
 			bodies = append(bodies, span{h.end - h.body, h.end})
 		}
 		pos = h.end
 		if h.values > 0 {
-			if h.values > int64(len(data)-pos) {
-				return nil, truncated(pos)
-			}
 			if len(open) >= maxDepth {
 				return nil, fmt.Errorf("msgpack: values nest deeper than %d at byte %d", maxDepth, pos)
 			}
@@ -57,10 +54,11 @@ func check(data []byte) (bodies []span, err error) {
 
 // head is a value without those that it contains.
 type head struct {
-	body   int   // bytes of a string, of binary data, or of an extension
+	kind   string
+	start  int   // where its code is
+	body   int   // bytes that belong to it: of a string, a number or an extension
 	end    int   // where it ends
 	values int64 // that it contains: a map's keys and values, an array's elements
-	ext    bool
 }
 
 // readHead reads the head of the value at pos.
@@ -87,7 +85,7 @@ func readHead(data []byte, pos int) (head, error) {
 		n = int64(binary.BigEndian.Uint32(data[at:]))
 	}
 	at += form.length
-	h := head{ext: form.kind == kindExt, end: at}
+	h := head{kind: form.kind, start: pos, end: at}
 	switch form.kind {
 	case kindArray:
 		h.values = n
@@ -95,8 +93,7 @@ func readHead(data []byte, pos int) (head, error) {
 	case kindMap:
 		h.values = 2 * n
 		return h, nil
-	}
-	if h.ext {
+	case kindExt:
 		at++ // the extension's type
 	}
 	if n > int64(len(data)-at) {

@@ -62,6 +62,9 @@ func decode(data []byte, v any, strict bool) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := overflow(data, reflect.TypeOf(v)); err != nil {
+		return err
+	}
 	r := &reader{data: data, bodies: bodies}
 	defer func() {
 		if p := recover(); p != nil {

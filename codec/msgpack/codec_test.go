@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -141,6 +142,7 @@ func TestMalformedDataIsAnError(t *testing.T) {
 		"reserved code":           "\xc1",
 		"reserved code, nested":   "\x91\xc1",
 		"a second value":          "\x01\x02",
+		"bytes behind the value":  "\xa1ab",
 		"half a string":           "\xa5ab",
 		"half a length":           "\xdb\x00\x00",
 		"half a number":           "\xcf\x00",
@@ -243,6 +245,86 @@ func TestWhatDoesNotFitIsAnErrorWithoutThePayload(t *testing.T) {
 	}
 }
 
+type inner struct {
+	Deep  int16 `json:"deep"`
+	Other int8  `json:"own"` // hidden by that of numbers
+}
+
+type numbers struct {
+	inner
+	*Chain
+	Own    int64             `json:"own"`
+	Small  int8              `msgpack:"small"`
+	List   []uint8           `json:"list"` // not bytes: see below
+	Shorts []int16           `json:"shorts"`
+	Array  [2]uint16         `json:"array"`
+	ByNum  map[int8]*uint32  `json:"by_num"`
+	Wait   time.Duration     `json:"wait"`
+	Nested map[string]*inner `json:"nested"`
+	Float  float32           `json:"float"`
+	Text   string            `json:"text"`
+}
+
+// Chain is exported, so that it can be embedded by a pointer.
+type Chain struct {
+	Link uint64 `json:"link"`
+	Next *Chain `json:"next"`
+}
+
+func TestIntegersThatDoNotFitAreErrors(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		payload any
+		into    any
+		want    string // of the type that cannot hold it; none if all fit
+	}{
+		"top":                {128, new(int8), "int8"},
+		"top, pointer":       {128, new(*int8), "int8"},
+		"top, negative":      {-129, new(int8), "int8"},
+		"negative unsigned":  {-1, new(uint64), "uint64"},
+		"greater than int64": {uint64(1) << 63, new(int64), "int64"},
+		"int16":              {-32769, new(int16), "int16"},
+		"int32":              {1 << 31, new(int32), "int32"},
+		"uint32":             {1 << 32, new(uint32), "uint32"},
+		"field":              {map[string]any{"text": "x", "small": 300}, new(numbers), "int8"},
+		"behind the unknown": {map[string]any{"a": []any{1 << 40, map[string]any{"b": 1 << 40}}, "small": 300}, new(numbers), "int8"},
+		"embedded field":     {map[string]any{"deep": 1 << 15}, new(numbers), "int16"},
+		"embedded pointer":   {map[string]any{"link": -1}, new(numbers), "uint64"},
+		"of its own type":    {map[string]any{"next": map[string]any{"next": map[string]any{"link": -1}}}, new(Chain), "uint64"},
+		"element":            {map[string]any{"shorts": []int{1, 1 << 15}}, new(numbers), "int16"},
+		"array":              {map[string]any{"array": []int{1, 1 << 16}}, new(numbers), "uint16"},
+		"key":                {map[string]any{"by_num": map[int]int{128: 1}}, new(numbers), "int8"},
+		"value":              {map[string]any{"by_num": map[int]int{1: 1 << 32}}, new(numbers), "uint32"},
+		"nested":             {map[string]any{"nested": map[string]any{"x": map[string]any{"deep": 1 << 15}}}, new(numbers), "int16"},
+		"slice of structs":   {[]any{map[string]any{"small": 1}, map[string]any{"small": 128}}, new([]numbers), "int8"},
+		"limits":             {[]int{-128, 127, 0, -1}, new([]int8), ""},
+		"limits of int64":    {[]int64{math.MinInt64, math.MaxInt64, math.MinInt32}, new([]int64), ""},
+		"limits of uint64":   {[]uint64{math.MaxUint64, 0, math.MaxUint32}, new([]uint64), ""},
+		"own before inner":   {map[string]any{"own": 1 << 40}, new(numbers), ""},
+		"integer for float":  {map[string]any{"float": 1 << 40, "wait": int64(time.Hour), "link": uint64(math.MaxUint64)}, new(numbers), ""},
+		"bytes":              {map[string]any{"list": []byte{255}}, new(numbers), ""},
+		"any":                {[]any{1 << 40, -1 << 40, uint64(math.MaxUint64)}, new(any), ""},
+		"a type of its own":  {map[string]any{"account": uuid.UUID{255}, "id": 1 << 40}, new(user), ""},
+		"integer for text":   {map[string]any{"text": "x", "unknown": 1 << 40}, new(numbers), ""},
+	} {
+		err := msgpack.Codec.Decode(encode(t, c.payload), c.into)
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (err == nil || !strings.HasSuffix(err.Error(), "is out of the range of "+c.want)):
+			t.Errorf("%s: error %v, want one about %s; got %+v", name, err, c.want, c.into)
+		}
+	}
+}
+
+func TestBytesBehindTheValueAreAnError(t *testing.T) {
+	t.Parallel()
+	var s string
+	if err := msgpack.Codec.Decode([]byte("\xa1abc"), &s); err == nil || err.Error() != "msgpack: 2 bytes follow the value, which ends at byte 2" {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestTruncatedDataIsAnUnexpectedEnd(t *testing.T) {
 	t.Parallel()
 	var v any
@@ -304,6 +386,14 @@ func FuzzDecode(f *testing.F) {
 		var v any
 		if msgpack.Codec.Decode(data, &v) != nil {
 			return
+		}
+		var small []int8
+		if list, ok := v.([]any); ok && msgpack.Codec.Decode(data, &small) == nil {
+			for i, n := range list {
+				if n != nil && fmt.Sprint(n) != fmt.Sprint(small[i]) {
+					t.Errorf("%v became %d", n, small[i])
+				}
+			}
 		}
 		again, err := msgpack.Codec.Encode(v)
 		if err != nil {

@@ -24,8 +24,9 @@
 // or float64, or of the sized integer types that of the encoding: int8 for a
 // small one. The keys of such a map must be strings.
 //
-// A number that is too large for an integer field of fewer bits is cut to these
-// bits without an error: let fields be as wide as those of the sender.
+// An integer that the type of its field, element or key cannot hold is an error.
+// Only in a struct that came as an array, and in a field by a name of the
+// library's option alias, it is cut to the bits that there are.
 //
 // Payloads may be hostile: the memory that Decode takes is bounded by the length
 // of the data times the size of the elements that the value has, values nest at
