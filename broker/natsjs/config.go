@@ -10,14 +10,17 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Topology says who makes the stream and the consumers.
+// Topology says who makes the streams and the consumers.
 type Topology int
 
 const (
-	// Declare makes the stream and the consumers that do not exist, and adds
-	// topics to consumers that do. A stream that exists is checked, not changed.
+	// Declare makes the streams, the bucket and the consumers that do not exist,
+	// and adds topics to consumers that do. A stream that exists is checked, not
+	// changed.
 	Declare Topology = iota
-	// CheckOnly makes nothing: what is missing is an error that names it.
+	// CheckOnly makes nothing: what is missing is an error that names it. The
+	// bucket is as "nats kv add" makes it; the stream of the dead letters needs
+	// the retention of a work queue.
 	CheckOnly
 )
 
@@ -32,7 +35,7 @@ type Config struct {
 	// "outbox."; ends with a dot, without white space, '*' and '>'.
 	SubjectPrefix string
 
-	// Topology says who makes the stream and the consumers. Defaults to
+	// Topology says who makes the streams and the consumers. Defaults to
 	// [Declare].
 	Topology Topology
 
@@ -66,9 +69,10 @@ type Config struct {
 
 	// AckWait is after how long without a sign of life from its subscriber the
 	// server delivers an unsettled message again. The subscriber gives these
-	// signs by itself, three in that time, for as long as a handler runs.
-	// Defaults to 30 s; at least 300 ms. It applies to consumers that are made
-	// or changed from now on.
+	// signs by itself, three in that time, for as long as a handler runs. A queue
+	// in order goes over to another member after that time too, but a minute at
+	// most if the lost one had nothing in hand. Defaults to 30 s; at least
+	// 300 ms. It applies to consumers that are made or changed from now on.
 	AckWait time.Duration
 
 	// ConfirmTimeout is how long a message may be unanswered. Then all that is

@@ -12,10 +12,12 @@ func TestNewReportsEveryFault(t *testing.T) {
 	t.Parallel()
 	_, err := natsjs.New("", &natsjs.Config{
 		Stream: "a.b", SubjectPrefix: "outbox", Topology: 7, Replicas: 6, MaxBytes: -1, MaxAge: time.Minute,
-		DuplicateWindow: time.Hour, AckWait: time.Millisecond, ConfirmTimeout: -1, ConnectTimeout: -1, ReconnectMaxWait: -1,
+		DuplicateWindow: time.Hour, AckWait: time.Millisecond, DeadLetterMaxAge: -1, ConfirmTimeout: -1, ConnectTimeout: -1, ReconnectMaxWait: -1,
 	})
-	wantError(t, err, "url", "Stream", "SubjectPrefix", "Topology", "Replicas", "MaxBytes", "DuplicateWindow",
+	wantError(t, err, "url", "Stream", "SubjectPrefix", "Topology", "Replicas", "MaxBytes", "DuplicateWindow", "DeadLetterMaxAge",
 		"AckWait", "ConfirmTimeout", "ConnectTimeout", "ReconnectMaxWait")
+	_, err = natsjs.New("localhost", &natsjs.Config{Stream: strings.Repeat("s", 241)})
+	wantError(t, err, "Stream", "240")
 	for _, prefix := range []string{".", "a..", "a b.", "a.*.", ">.", "a\n."} {
 		_, err := natsjs.New("localhost", &natsjs.Config{SubjectPrefix: prefix})
 		wantError(t, err, "SubjectPrefix")

@@ -39,7 +39,7 @@ func (b *Broker) ensureDeadStream(ctx context.Context, c *conn, main jetstream.S
 
 // deadStreamConfig: with a work queue's retention a dead letter stays until a
 // subscriber of its queue's dead letters acknowledges it, also while there is
-// none.
+// none. The nats tool shows what such a stream has only by direct access.
 func (b *Broker) deadStreamConfig(main jetstream.StreamConfig) jetstream.StreamConfig {
 	window := b.config.DuplicateWindow
 	if age := b.config.DeadLetterMaxAge; age > 0 {
@@ -57,6 +57,7 @@ func (b *Broker) deadStreamConfig(main jetstream.StreamConfig) jetstream.StreamC
 		MaxMsgs:     -1,
 		Replicas:    main.Replicas,
 		Duplicates:  window,
+		AllowDirect: true,
 	}
 }
 

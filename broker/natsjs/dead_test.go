@@ -184,7 +184,7 @@ func TestDeadStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := dead.CachedInfo().Config; got.MaxAge != time.Minute || got.Duplicates != time.Minute || got.Storage != jetstream.FileStorage || got.Discard != jetstream.DiscardNew {
+	if got := dead.CachedInfo().Config; got.MaxAge != time.Minute || got.Duplicates != time.Minute || got.Storage != jetstream.FileStorage || got.Discard != jetstream.DiscardNew || !got.AllowDirect {
 		t.Errorf("the dead letters' stream is %+v", got)
 	}
 	msg, err := dead.GetMsg(t.Context(), 1)

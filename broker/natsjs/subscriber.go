@@ -26,8 +26,11 @@ func (b *Broker) Subscriber() *Subscriber {
 // Subscribe implements [outbox.Subscriber]. The queue's durable consumer is named
 // after it, with '=' and two hexadecimal digits for each byte that no consumer's
 // name may have, and a hash at the end where that is too long. As long as there has been no connection it returns an error
-// when the stream or the consumer is not as it should be; later it goes on
-// trying.
+// when a stream, the bucket or the consumer is not as it should be; later it goes
+// on trying, and makes again what somebody has deleted.
+//
+// To settle a message with Retry or DeadLetter asks the server two questions, and
+// each may take [Config.ConnectTimeout].
 func (s *Subscriber) Subscribe(ctx context.Context, sub outbox.Subscription, ready func(), receive func(*outbox.Received)) error {
 	if err := sub.Validate(); err != nil {
 		return err
