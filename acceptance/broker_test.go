@@ -90,13 +90,23 @@ func (b *rabbit) shortHeartBeat(t testing.TB) outbox.Subscriber {
 
 func (b *rabbit) hasDeadLetters(t testing.TB, queue string) bool {
 	t.Helper()
-	conn, err := amqp.Dial(b.address)
+	return queueLength(t, b.address, queue+".dlq") >= 0
+}
+
+// queueLength returns the number of messages that wait in a queue, -1 if there is
+// no such queue.
+func queueLength(t testing.TB, url, queue string) int {
+	t.Helper()
+	conn, err := amqp.Dial(url)
 	must(t, err)
 	defer conn.Close()
 	ch, err := conn.Channel()
 	must(t, err)
-	_, err = ch.QueueDeclarePassive(queue+".dlq", true, false, false, false, nil)
-	return err == nil
+	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+	if err != nil {
+		return -1
+	}
+	return q.Messages
 }
 
 // jetStream is a NATS server in a process of its own, with its files.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/rabbitmq"
@@ -200,17 +199,10 @@ func (f *fireplace) disturb(t *testing.T, plan firePlan, killWorker func()) {
 // waiting waits until there are messages in the delay queues and returns how many.
 func (f *fireplace) waiting(t *testing.T) (n int) {
 	t.Helper()
-	conn, err := amqp.Dial(f.rabbit.URL())
-	must(t, err)
-	defer conn.Close()
-	ch, err := conn.Channel()
-	must(t, err)
 	eventually(t, "messages that wait for a retry", func() (bool, string) {
 		n = 0
 		for _, delay := range []string{"200ms", "1s"} {
-			q, err := ch.QueueDeclarePassive(fireQueue+".retry."+delay, true, false, false, false, nil)
-			must(t, err)
-			n += q.Messages
+			n += max(0, queueLength(t, f.rabbit.URL(), fireQueue+".retry."+delay))
 		}
 		return n > 0, "none"
 	})

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -44,12 +42,8 @@ func openSubscriber(url string) (outbox.Subscriber, error) {
 }
 
 func (c *childConfig) runWorker(ctx context.Context) (err error) {
-	// What a service does: the first SIGTERM ends the context, the second the
-	// process.
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	ctx, stop := readmeSignals(ctx)
 	defer stop()
-	context.AfterFunc(ctx, stop)
-
 	if c.Worker.Fire != "" {
 		return c.runUnderFire(ctx)
 	}
