@@ -7,8 +7,8 @@ import (
 
 type causeKey struct{}
 
-// carried are the headers that a context gives to the events emitted with it.
-type carried struct {
+// cause is what a context gives to the events emitted with it.
+type cause struct {
 	correlationID, causationID, traceparent, tracestate string
 }
 
@@ -18,7 +18,7 @@ type carried struct {
 func WithCorrelationID(ctx context.Context, id string) context.Context {
 	c := causeOf(ctx)
 	c.correlationID = id
-	return context.WithValue(ctx, causeKey{}, &c)
+	return context.WithValue(ctx, causeKey{}, c)
 }
 
 // CorrelationID returns the correlation id that events emitted with ctx get, empty
@@ -28,15 +28,9 @@ func CorrelationID(ctx context.Context) string { return causeOf(ctx).correlation
 // WithCause returns a context by which emitted events continue m: they get m's
 // correlation id, or m's own id if it has none, m's id as causation id and m's
 // trace context, each unless the event has its own. The worker does it for its
-// handlers.
+// handlers. m must not be changed afterwards.
 func WithCause(ctx context.Context, m *Message) context.Context {
-	c := &carried{
-		correlationID: m.CorrelationID(),
-		causationID:   m.ID,
-		traceparent:   m.Headers[HeaderTraceparent],
-		tracestate:    m.Headers[HeaderTracestate],
-	}
-	return context.WithValue(ctx, causeKey{}, c)
+	return context.WithValue(ctx, causeKey{}, m)
 }
 
 // CorrelationID returns the id of the chain of messages that m belongs to: its
@@ -52,11 +46,19 @@ func (m *Message) CorrelationID() string {
 // there is none.
 func (m *Message) CausationID() string { return m.Headers[HeaderCausationID] }
 
-func causeOf(ctx context.Context) carried {
-	if c, ok := ctx.Value(causeKey{}).(*carried); ok {
-		return *c
+func causeOf(ctx context.Context) cause {
+	switch c := ctx.Value(causeKey{}).(type) {
+	case cause:
+		return c
+	case *Message:
+		return cause{
+			correlationID: c.CorrelationID(),
+			causationID:   c.ID,
+			traceparent:   c.Headers[HeaderTraceparent],
+			tracestate:    c.Headers[HeaderTracestate],
+		}
 	}
-	return carried{}
+	return cause{}
 }
 
 // carriedBy returns the headers that events emitted with ctx get unless they have
@@ -73,13 +75,11 @@ func (o *Outbox[Tx]) carriedBy(ctx context.Context) map[string]string {
 		}
 		headers[name] = value
 	}
-	if c, ok := ctx.Value(causeKey{}).(*carried); ok {
-		set(HeaderCorrelationID, c.correlationID)
-		set(HeaderCausationID, c.causationID)
-		set(HeaderTraceparent, c.traceparent)
-		if c.traceparent != "" {
-			set(HeaderTracestate, c.tracestate)
-		}
+	c := causeOf(ctx)
+	set(HeaderCorrelationID, c.correlationID)
+	set(HeaderCausationID, c.causationID)
+	if set(HeaderTraceparent, c.traceparent); c.traceparent != "" {
+		set(HeaderTracestate, c.tracestate)
 	}
 	if o.contextHeaders == nil {
 		return headers
