@@ -2,6 +2,7 @@ package brokertest
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -55,8 +56,8 @@ func failureFaults(sent, got *outbox.Failure) []string {
 		name      string
 		want, got any
 	}{
-		{"Attempts", want.Attempts, got.Attempts}, {"Reason", want.Reason, got.Reason},
-		{"Handler", want.Handler, got.Handler}, {"Queue", want.Queue, got.Queue},
+		{"Attempts", want.Attempts, got.Attempts}, {"Reason", strconv.Quote(want.Reason), strconv.Quote(got.Reason)},
+		{"Handler", strconv.Quote(want.Handler), strconv.Quote(got.Handler)}, {"Queue", strconv.Quote(want.Queue), strconv.Quote(got.Queue)},
 		{"FirstAt", want.FirstAt, got.FirstAt}, {"LastAt", want.LastAt, got.LastAt},
 	} {
 		if f.want != f.got { // times too: in UTC and without a monotonic reading they are comparable

@@ -192,8 +192,12 @@ func (e *env) wantEach(n int, c, d *consumer) {
 // without one was not retried, or comes twice, and is retried again.
 func (e *env) wantAllAgain(c *consumer, n int, delay time.Duration) {
 	e.Helper()
+	deadline := time.Now().Add(patience)
 	for seen := map[string]bool{}; len(seen) < n; {
 		r := c.next()
+		if time.Now().After(deadline) {
+			e.Fatalf("%d of %d messages have come with a failure in %s", len(seen), n, patience)
+		}
 		if r.Failure == nil {
 			e.settleAnyhow(r, retryAfter(delay, failure(1)))
 			continue

@@ -151,9 +151,9 @@ func testRetryOneQueueAlone(e *env) {
 	p := e.publisher()
 	p.publish(messages("alone.this", n)...)
 	second.handle(n)
-	for range 2 {
+	for _, d := range []time.Duration{delay, 0} {
 		for range n {
-			e.retry(first.next(), delay, failure(1))
+			e.retry(first.next(), d, failure(1))
 		}
 	}
 	first.handle(n)
