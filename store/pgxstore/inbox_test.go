@@ -141,6 +141,58 @@ func TestPurgeLooksAtFewPages(t *testing.T) {
 	}
 }
 
+// TestPurgeDoesNotWaitForRowsOfOthers: several workers purge the same inbox.
+func TestPurgeDoesNotWaitForRowsOfOthers(t *testing.T) {
+	t.Parallel()
+	s, pool, schema := openStore(t, nil)
+	inbox := pgx.Identifier{schema, "inbox"}.Sanitize()
+	exec(t, pool, `INSERT INTO `+inbox+` SELECT 'a', n::text, now() - interval '2 hours' + n * interval '1 second' FROM generate_series(1, 10) n`)
+	other := begin(t, pool)
+	_, err := other.Exec(t.Context(), `DELETE FROM `+inbox+` WHERE message_id IN ('1', '2', '3')`)
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, want := range []int{4, 3, 0} {
+		if n, err := s.PurgeInbox(ctx, time.Hour, 4); n != want || err != nil {
+			t.Fatalf("purged %d rows, %v, want %d", n, err, want)
+		}
+	}
+	must(t, other.Rollback(t.Context()))
+	if n, err := s.PurgeInbox(ctx, time.Hour, 4); n != 3 || err != nil {
+		t.Fatalf("purged %d rows, %v, want the other's", n, err)
+	}
+}
+
+// TestEmitWithinOnceDoesNotNotifyBeforeTheCommit: notifying in each transaction
+// makes commits wait for one another.
+func TestEmitWithinOnceDoesNotNotifyBeforeTheCommit(t *testing.T) {
+	t.Parallel()
+	s, _, _ := openStore(t, nil)
+	ob := outbox.New(s)
+	_, err := s.Once(t.Context(), "billing", "1", func(ctx context.Context, tx pgx.Tx) error {
+		var wake *string
+		setting := func() string {
+			t.Helper()
+			must(t, tx.QueryRow(ctx, `SELECT current_setting('outbox.wake', true)`).Scan(&wake))
+			if wake == nil {
+				return ""
+			}
+			return *wake
+		}
+		if got := setting(); got != "" {
+			t.Errorf("outbox.wake is %q before anything was emitted", got)
+		}
+		if err := ob.Emit(ctx, tx, outbox.Event{Topic: "a"}); err != nil {
+			return err
+		}
+		if got := setting(); got != "off" {
+			t.Errorf("outbox.wake is %q after an emit, want off", got)
+		}
+		return nil
+	})
+	must(t, err)
+}
+
 // TestEmitInAnotherTransactionIsNotForgotten: what a handler commits apart is told
 // of whatever becomes of its own transaction.
 func TestEmitInAnotherTransactionIsNotForgotten(t *testing.T) {
