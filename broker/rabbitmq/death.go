@@ -45,6 +45,22 @@ func cleanHeaders(headers amqp.Table, queue string) {
 	}
 }
 
+// restoreTopic gives d the routing key that it was sent with, if it came back to
+// queue, or to its dead letters, by a key that is the queue's name.
+func restoreTopic(d *amqp.Delivery, queue string) {
+	if d.RoutingKey != queue {
+		return
+	}
+	deaths, _ := d.Headers[headerDeath].([]any)
+	for _, death := range deaths { // the earliest comes last
+		table, _ := death.(amqp.Table)
+		keys, _ := table["routing-keys"].([]any)
+		if deathText(death, "queue") == queue && len(keys) > 0 {
+			d.RoutingKey, _ = keys[0].(string)
+		}
+	}
+}
+
 // brokerFailure returns the failure of a message that the broker itself, or another
 // client by a reject, has made a dead letter of queue; nil if it is none. deaths is
 // the header x-death; known is the failure that the message had before, if any.

@@ -31,6 +31,7 @@ var (
 func (c *consumer) receipt(d *delivery, m *amqp.Delivery) *outbox.Received {
 	r := &receipt{raw: m, delivery: d, consumer: c, entry: entry{tag: m.DeliveryTag}}
 	deaths := m.Headers[headerDeath]
+	restoreTopic(m, c.queue)
 	cleanHeaders(m.Headers, c.queue)
 	r.Received = outbox.Received{Message: message(m), ReceivedAt: time.Now()}
 	r.Failure = outbox.TakeFailure(r.Headers)

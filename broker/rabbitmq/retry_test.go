@@ -99,7 +99,8 @@ func TestRetryOfWhatDiedBefore(t *testing.T) {
 			"queue": queue, "reason": "expired", "exchange": "outbox", "count": int64(1), "time": at, "routing-keys": []any{"a"},
 		}
 	}
-	err := rawChannel(t, address).Publish(DefaultExchange, "a", true, false, amqp.Publishing{Headers: amqp.Table{
+	// As an operator moves a dead letter back to its queue.
+	err := rawChannel(t, address).Publish("", "q", true, false, amqp.Publishing{Headers: amqp.Table{
 		headerDeath:                           []any{death("q.retry.1m"), death("theirs"), death("q")},
 		firstDeath + "queue":                  "q",
 		firstDeath + "reason":                 "expired",
@@ -119,6 +120,9 @@ func TestRetryOfWhatDiedBefore(t *testing.T) {
 		first = in.next()
 		if !maps.Equal(first.Headers, want) {
 			t.Errorf("after a retry headers are\n%v, want\n%v", first.Headers, want)
+		}
+		if first.Topic != "a" {
+			t.Errorf("the topic is %q, want that by which it was sent", first.Topic)
 		}
 	}
 	mustSettle(t, first, outbox.Settlement{Outcome: outbox.Ack})
