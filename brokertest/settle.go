@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/outbox-go/outbox"
@@ -92,7 +93,10 @@ func testEndWaitsForMoved(e *env) {
 	if running[2].Settle(retryAfter(-1, failure(1))) == nil {
 		e.Error("Retry with a negative delay: no error")
 	}
-	other.nothingBut(p, "other.fence") // gives Subscribe the time to return wrongly
+	for range 10 {
+		other.nothingBut(p, "other.fence") // gives Subscribe the time to return wrongly
+		runtime.Gosched()                  // and, of a broker in memory, the processor
+	}
 	select {
 	case <-c.ended:
 		e.Fatalf("Subscribe returned %v while a message was not settled", c.err)
