@@ -27,6 +27,7 @@ type consumer struct {
 	copier      *copier
 	established bool // ready has been called
 	unsettled   unsettled
+	forwards    sync.WaitGroup // messages on their way to another delay queue
 }
 
 // delivery is a channel that consumes, from its opening to its end.
@@ -37,12 +38,12 @@ type delivery struct {
 	closed   chan *amqp.Error
 	ledger   *ledger
 	opened   time.Time
-	received bool           // a message has come
-	forwards sync.WaitGroup // messages on their way to another delay queue
+	received bool // a message has come
 }
 
 // run subscribes until ctx ends, or for ever.
 func (c *consumer) run(ctx context.Context) error {
+	defer c.forwards.Wait()
 	log := c.endpoint.config.Logger
 	for attempt := 0; ; attempt++ {
 		d, err := c.open(ctx)
@@ -125,7 +126,6 @@ func (c *consumer) serve(ctx context.Context, d *delivery) error {
 	flushing.Go(func() { d.ledger.run(ended) })
 	defer flushing.Wait()
 	defer close(ended)
-	defer d.forwards.Wait()
 	c.established = true
 	c.ready()
 	if err := c.consume(ctx, d); err != nil || isClosed(c.closed) {
@@ -138,6 +138,7 @@ func (c *consumer) serve(ctx context.Context, d *delivery) error {
 	} else {
 		c.giveBack(d)
 	}
+	c.forwards.Wait()
 	select {
 	case <-c.unsettled.none():
 	case <-d.closed: //nolint:errcheck // why it was lost does not matter at the end
@@ -181,7 +182,7 @@ const forwardPause = time.Second
 func (c *consumer) forward(ctx context.Context, d *delivery, m *amqp.Delivery, left time.Duration) {
 	e := &entry{tag: m.DeliveryTag}
 	d.ledger.add(e)
-	d.forwards.Go(func() {
+	c.forwards.Go(func() {
 		cleanHeaders(m.Headers, c.queue)
 		p := copyOf(m)
 		t, err := c.retryTarget(&p, left)

@@ -41,21 +41,28 @@ func NewSubscriber(url string, config *SubscriberConfig) (*Subscriber, error) {
 	return &Subscriber{url: url, config: c, closed: make(chan struct{}), stops: make(map[*consumer]context.CancelFunc)}, nil
 }
 
-// Subscribe implements [outbox.Subscriber]. It declares the exchange, the queue and
-// a binding for each topic, unless the configuration says CheckOnly. Bindings of
-// the queue by other patterns remain: AMQP cannot list them.
+// Subscribe implements [outbox.Subscriber]. It declares what the package's comment
+// lists, unless the configuration says CheckOnly. Bindings of the queue by other
+// patterns remain: AMQP cannot list them.
 //
 // It returns an error for what connecting again cannot mend: wrong credentials, a
 // virtual host that is not there, an untrusted certificate, an exchange or a queue
 // that has other properties or may not be declared or read; with CheckOnly, also
-// [ErrMissing] if one is not there at the first time. All else is retried, with
+// [ErrMissing] if any is not there at the first time. All else is retried, with
 // back-off. When the broker cancels the consumer, because the queue was deleted
 // for example, Subscribe declares and subscribes again.
 //
-// Settle returns an error when the connection that delivered the message is lost,
-// and when it is called again. A nil error does not prove that the broker has
-// processed the settlement: AMQP does not confirm it. After ctx has ended, messages
-// that were not passed on are requeued, which a quorum queue counts as a delivery.
+// Acknowledgements are sent together with others: at once when a quarter of Prefetch
+// waits, else after 1 or 2 ms, and all before Subscribe returns. Settle returns an
+// error when the connection that delivered the message is lost, and when it is
+// called again. A nil error for Ack or Requeue does not prove that the broker has
+// processed it: AMQP does not confirm it. For Retry and DeadLetter it does prove
+// that the broker has the copy. They wait for that, for the ConfirmTimeout at most;
+// until then the payload must not be changed.
+//
+// After ctx has ended, messages that were not passed on are requeued, which a quorum
+// queue counts as a delivery. A member of a queue in order keeps them until it
+// returns, so that no other member begins before.
 func (s *Subscriber) Subscribe(ctx context.Context, sub outbox.Subscription, ready func(), receive func(*outbox.Received)) error {
 	if err := sub.Validate(); err != nil {
 		return err
