@@ -69,9 +69,10 @@ func testInOrderHandsOver(e *env) {
 func handOver(e *env, prefetch int) {
 	const n = 60
 	topic := "hand." + strconv.Itoa(prefetch)
+	fence := topic + ".fence" // its own: a new queue may begin with what is older
 	s := inOrder("hand-"+strconv.Itoa(prefetch), prefetch, topic)
 	g := e.group(s, s, s, s)
-	other := e.subscribe(subscription("other-"+strconv.Itoa(prefetch), 100, topic, "other.fence"))
+	other := e.subscribe(subscription("other-"+strconv.Itoa(prefetch), 100, topic, fence))
 	p := e.publisher()
 	p.publish(messages(topic, n)...)
 	other.handle(n)
@@ -83,14 +84,14 @@ func handOver(e *env, prefetch int) {
 	active = g.handleInOrder(5, 5, nil)
 	held := g.nextInOrder(10, active)
 	active.cancel()
-	g.standBy(active, p, other)
+	g.standBy(active, p, other, fence)
 	e.settle(held.Received, outbox.Requeue)
 	g.settleEnd(active, outbox.Requeue)
 
 	active = g.handleInOrder(10, 5, nil)
 	held = g.nextInOrder(15, active)
 	active.cancel()
-	g.standBy(active, p, other)
+	g.standBy(active, p, other, fence)
 	e.settle(held.Received, outbox.Ack)
 	done := 16 + g.settleEnd(active, outbox.Ack)
 
@@ -103,9 +104,9 @@ func handOver(e *env, prefetch int) {
 }
 
 // standBy wants no message at another member while one of active is unsettled.
-func (g *group) standBy(active *consumer, p *publisher, other *consumer) {
+func (g *group) standBy(active *consumer, p *publisher, other *consumer, fence string) {
 	g.env.Helper()
-	other.nothingBut(p, "other.fence") // gives the others the time to receive wrongly
+	other.nothingBut(p, fence) // gives the others the time to receive wrongly
 	for len(g.got) > 0 {
 		a := <-g.got
 		g.put = append(g.put, a)
