@@ -5,10 +5,9 @@
 // a durable queue, a quorum queue by default, bound to the exchange by its topic
 // patterns, which are AMQP's own.
 //
-//	pub, err := rabbitmq.NewPublisher("amqp://guest:guest@localhost/", nil)
-//	sub, err := rabbitmq.NewSubscriber("amqps://user:secret@broker.example/vhost", &rabbitmq.SubscriberConfig{
-//		Exchange: "orders",
-//	})
+// pub, err := rabbitmq.NewPublisher("amqp://guest:guest@localhost/", nil) sub, err
+// := rabbitmq.NewSubscriber("amqps://user:secret@broker.example/vhost",
+// &rabbitmq.SubscriberConfig{      Exchange: "orders", })
 //
 // The URL is that of https://www.rabbitmq.com/docs/uri-spec and
 // https://www.rabbitmq.com/docs/uri-query-parameters. Reserved characters in the
@@ -32,18 +31,19 @@
 // and the queue for them alone. Two queue arguments deserve a word. With
 // x-dead-letter-strategy at-least-once, and x-overflow reject-publish, which that
 // requires, a message leaves its queue when the next one has confirmed it; RabbitMQ
-// has it from 3.10 on, with the feature flag stream_queue. And x-delivery-limit is set so high that nothing reaches it: with it a message that
-// is given back gets its old place, and RabbitMQ 4 does not make it a dead letter
-// after 20 times. Who wants the broker to do that sets x-delivery-limit in
-// QueueArguments. InOrder is x-single-active-consumer.
+// has it from 3.10 on, with the feature flag stream_queue. And x-delivery-limit is
+// set so high that nothing reaches it: with it a message that is given back gets
+// its old place, and RabbitMQ 4 does not make it a dead letter after 20 times. Who
+// wants the broker to do that sets x-delivery-limit in QueueArguments. InOrder is
+// x-single-active-consumer.
 //
 // A queue whose name could be that of another one's retries or dead letters, such
 // as billing.dlq, has ".queue" behind it at the broker.
 //
 // A user needs the rights to read the queue and its dead letters, and to write to
-// amq.default and outbox.dlx; to declare, also those to configure all of them, to
-// write to the queues and to read the exchanges. With [CheckOnly] nothing is
-// declared, and an operator creates all of these with the same arguments.
+// amq.default and outbox.dlx; to declare, those to configure, read and write all of
+// them. With [CheckOnly] nothing is declared, and an operator creates all of these
+// with the same arguments.
 //
 // # Retries and dead letters
 //
@@ -58,11 +58,12 @@
 // one into the next, and carries the time when it is due in the header
 // outbox-retry-at. Members of the queue send it on without passing it to their
 // handlers. It is late by the shortest of the RetryDelays at most, and not by more
-// than a second. For such delays queues for 100ms (if there is a shorter one), 1s, 10s, 1m,
-// 10m and 1h are declared when they are needed first; with [CheckOnly] there are
-// none but those of RetryDelays, it may take more steps and be later, and without any of them only a Retry at once
-// works. The due time is read by the clock of whichever member gets the message:
-// where clocks differ, such a message comes earlier or later by as much.
+// than a second. For such delays queues for 100ms (if there is a shorter one), 1s,
+// 10s, 1m, 10m and 1h are declared when they are needed first; with [CheckOnly]
+// there are none but those of RetryDelays, it may take more steps and be later, and
+// without any of them only a Retry at once works. The due time is read by the clock
+// of whichever member gets the message: where clocks differ, such a message comes
+// earlier or later by as much.
 //
 // A delay queue has no limit. One that a policy gives a limit, and that is full,
 // refuses the copy: Settle returns an error, the message remains unsettled, and

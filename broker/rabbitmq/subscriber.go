@@ -57,8 +57,8 @@ func NewSubscriber(url string, config *SubscriberConfig) (*Subscriber, error) {
 // error when the connection that delivered the message is lost, and when it is
 // called again. A nil error for Ack or Requeue does not prove that the broker has
 // processed it: AMQP does not confirm it. For Retry and DeadLetter it does prove
-// that the broker has the copy. They wait for that, for the ConfirmTimeout at most;
-// until then the payload must not be changed.
+// that the broker has the copy. They wait for that, for the ConfirmTimeout at most.
+// The payload of the copy is the one that was received: nobody may change it before.
 //
 // After ctx has ended, messages that were not passed on are requeued, which a quorum
 // queue counts as a delivery. A member of a queue in order keeps them until it
