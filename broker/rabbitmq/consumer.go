@@ -165,7 +165,7 @@ func (c *consumer) consume(ctx context.Context, d *delivery) error {
 				return nil
 			}
 			d.received = true
-			if left := untilRetry(m.Headers[headerRetryAt], time.Now()); left > 0 {
+			if left := untilRetry(m.Headers[headerRetryAt], time.Now()); left > 0 && !c.sub.DeadLetters {
 				c.forward(ctx, d, &m, left)
 			} else {
 				c.receive(c.receipt(d, &m))

@@ -150,9 +150,9 @@ func (c *consumer) deadLetterTarget() *target {
 
 // noteMissing explains why the broker returned a copy.
 func (t *target) noteMissing(r amqp.Return) error {
-	what := "queue " + t.key
+	name, bound := t.key, ""
 	if t.exchange != "" {
-		what = deadLetterQueue(t.key) + ", bound to " + t.exchange
+		name, bound = deadLetterQueue(t.key), fmt.Sprintf(", or not bound to %q by %q", t.exchange, t.key)
 	}
-	return fmt.Errorf("rabbitmq: %s is not there: %d %s", what, r.ReplyCode, strings.ToLower(r.ReplyText))
+	return fmt.Errorf("rabbitmq: queue %q is %w%s: %d %s", name, ErrMissing, bound, r.ReplyCode, strings.ToLower(r.ReplyText))
 }

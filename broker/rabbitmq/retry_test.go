@@ -193,9 +193,7 @@ func TestMissingDelayQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := r.Settle(retryAfter(20 * time.Millisecond))
-	if err == nil || !strings.Contains(err.Error(), "q.retry.20ms") {
-		t.Fatalf("Settle returned %v, want one that names the queue", err)
-	}
+	wantErr(t, err, ErrMissing, `queue "q.retry.20ms"`)
 	mustSettle(t, r, outbox.Settlement{Outcome: outbox.Requeue})
 	// It is declared again, and nothing else was disturbed.
 	r = in.next()
@@ -203,6 +201,37 @@ func TestMissingDelayQueue(t *testing.T) {
 	mustSettle(t, in.next(), outbox.Settlement{Outcome: outbox.Ack})
 	if len(in.ready) > 0 {
 		t.Error("the subscription was interrupted")
+	}
+}
+
+// A delay queue that a policy limits refuses what is too much.
+func TestFullDelayQueue(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	address := server.NewVHost(t)
+	vhost := address[strings.LastIndex(address, "/")+1:]
+	server.Eval(fmt.Sprintf(`rabbit_policy:set(<<"%s">>, <<"p">>, <<"^q[.]retry">>, [{<<"max-length">>, 3}], 0, <<"queues">>, <<"t">>).`, vhost))
+	s := retrying(time.Hour)
+	s.Prefetch = 1
+	in := subscribe(t, address, nil, s)
+	in.waitReady()
+	if failed := publishAgain(t, newPublisher(t, address, nil), testMessages("a", 300)); failed != nil {
+		t.Fatal(failed)
+	}
+	r := in.next()
+	for n := 1; ; n++ {
+		err := r.Settle(retryAfter(time.Hour))
+		if err != nil && strings.Contains(err.Error(), "q.retry.1h") && strings.Contains(err.Error(), "full") {
+			break
+		}
+		if err != nil || n == 300 {
+			t.Fatalf("Settle returned %v for message %d, want that the queue is full", err, n)
+		}
+		r = in.next()
+	}
+	mustSettle(t, r, outbox.Settlement{Outcome: outbox.Requeue})
+	if again := in.next(); again.ID != r.ID {
+		t.Errorf("got message %s, want %s again", again.ID, r.ID)
 	}
 }
 

@@ -11,8 +11,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// ErrMissing is wrapped by an error that names the exchanges and queues that are
-// not there and, with [CheckOnly], are not declared either.
+// ErrMissing is wrapped by an error that names what is not there: of Subscribe, with
+// [CheckOnly], all exchanges and queues; of a Settle, the queue for a retry or for
+// dead letters.
 var ErrMissing = errors.New("missing on the broker")
 
 // Arguments of queues that the library has no constants for.

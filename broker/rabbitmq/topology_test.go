@@ -184,7 +184,9 @@ func TestDeadLettersOfTheBroker(t *testing.T) {
 			}
 			before := time.Now().Truncate(time.Second)
 			reject(t, ch, "q", 2)
-			expiring := amqp.Publishing{MessageId: "expired", Expiration: "1"}
+			expiring := amqp.Publishing{MessageId: "expired", Expiration: "1", Headers: amqp.Table{
+				headerRetryAt: time.Now().Add(time.Hour).UTC().Format(time.RFC3339Nano), // it died on its way
+			}}
 			if err := ch.Publish(DefaultExchange, "c", true, false, expiring); err != nil {
 				t.Fatal(err)
 			}
