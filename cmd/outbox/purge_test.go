@@ -5,11 +5,13 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
 	"github.com/outbox-go/outbox/internal/testenv"
 )
 
@@ -136,3 +138,27 @@ type testSignal struct{}
 
 func (testSignal) String() string { return "test" }
 func (testSignal) Signal()        {}
+
+// signalledStore is told to stop in the middle of its second chunk.
+type signalledStore struct {
+	wire.Store
+	stop   func()
+	chunks int
+}
+
+func (s *signalledStore) PurgeInbox(ctx context.Context, _ time.Duration, limit int) (int, error) {
+	if s.chunks++; s.chunks == 2 {
+		s.stop()
+	}
+	return limit, ctx.Err()
+}
+
+func TestPurgeFinishesItsChunk(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &signalledStore{stop: cancel}
+	rows, err := purgeAll(ctx, s, time.Hour, 10)
+	if rows != 20 || s.chunks != 2 || !errors.Is(err, context.Canceled) {
+		t.Errorf("%d rows of %d chunks, %v, want 20 of 2, and why it stopped", rows, s.chunks, err)
+	}
+}
