@@ -96,6 +96,42 @@ func BenchmarkConsumeConcurrently(b *testing.B) {
 	}
 }
 
+// BenchmarkRetry measures a hundred handlers each of whose messages fails once and
+// is retried at once: two deliveries, a copy and two acknowledgements an operation.
+func BenchmarkRetry(b *testing.B) {
+	const handlers = 100
+	address := testenv.RabbitMQ(b).NewVHost(b)
+	subscribed(b, address, nil, 1, nil)()
+	publishAll(b, newPublisher(b, address, nil), b.N)
+	work := make(chan *outbox.Received, handlers)
+	var left sync.WaitGroup
+	left.Add(b.N)
+	for range handlers {
+		go func() {
+			for r := range work {
+				s := outbox.Settlement{Outcome: outbox.Ack}
+				if r.Failure == nil {
+					s = retryAfter(0)
+				}
+				if err := r.Settle(s); err != nil {
+					b.Error(err)
+				}
+				if s.Outcome == outbox.Ack {
+					left.Done()
+				}
+			}
+		}()
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	stop := subscribed(b, address, nil, handlers, func(r *outbox.Received) { work <- r })
+	left.Wait()
+	b.StopTimer()
+	stop()
+	close(work)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
+}
+
 // publishAll publishes n messages, with benchWindow of them unanswered.
 func publishAll(tb testing.TB, p *Publisher, n int) {
 	tb.Helper()

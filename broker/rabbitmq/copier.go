@@ -169,8 +169,8 @@ func (l *link) send(topology Topology, t *target, p *amqp.Publishing) (*flight, 
 	if l.blocked {
 		return nil, errBlocked
 	}
-	if topology == Declare && len(t.entities) > 0 && !l.declared[t.String()] {
-		if err := ensure(l.conn, topology, t.entities); err != nil {
+	if topology == Declare && t.entities != nil && !l.declared[t.String()] {
+		if err := ensure(l.conn, topology, t.entities()); err != nil {
 			return nil, fmt.Errorf("rabbitmq: %w", err)
 		}
 		l.declared[t.String()] = true

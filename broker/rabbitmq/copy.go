@@ -114,7 +114,7 @@ func fieldBytes(value any) int {
 // target is where a copy goes.
 type target struct {
 	exchange, key string
-	entities      []*entity // what is to be there, to be declared if it may be
+	entities      func() []*entity // what is to be there, to be declared if it may be; nil for nothing
 }
 
 func (t *target) String() string {
@@ -137,14 +137,16 @@ func (c *consumer) retryTarget(p *amqp.Publishing, d time.Duration) (*target, er
 	if time.Duration(r) < d {
 		p.Headers[headerRetryAt] = time.Now().Add(d).UTC().Format(time.RFC3339Nano)
 	}
-	e := c.config.rungEntity(c.queue, r)
-	return &target{key: e.name, entities: []*entity{e}}, nil
+	return &target{
+		key:      retryQueue(c.queue, r),
+		entities: func() []*entity { return []*entity{c.config.rungEntity(c.queue, r)} },
+	}, nil
 }
 
 func (c *consumer) deadLetterTarget() *target {
 	return &target{
 		exchange: c.config.deadLetterExchange(), key: c.queue,
-		entities: c.config.deadLetterEntities(c.queue),
+		entities: func() []*entity { return c.config.deadLetterEntities(c.queue) },
 	}
 }
 

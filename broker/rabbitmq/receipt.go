@@ -77,12 +77,9 @@ func (r *receipt) move(s outbox.Settlement) error {
 		return errStale
 	}
 	p := failedCopy(r.raw, r.Topic, s.Failure)
-	t := r.consumer.deadLetterTarget()
-	if s.Outcome == outbox.Retry {
-		var err error
-		if t, err = r.consumer.retryTarget(&p, s.Delay); err != nil {
-			return err
-		}
+	t, err := r.target(s, &p)
+	if err != nil {
+		return err
 	}
 	if err := r.consumer.copier.publish(t, &p); err != nil {
 		if r.delivery.channel.IsClosed() {
@@ -91,6 +88,13 @@ func (r *receipt) move(s outbox.Settlement) error {
 		return err
 	}
 	return r.delivery.ledger.ack(&r.entry)
+}
+
+func (r *receipt) target(s outbox.Settlement, p *amqp.Publishing) (*target, error) {
+	if s.Outcome == outbox.Retry {
+		return r.consumer.retryTarget(p, s.Delay)
+	}
+	return r.consumer.deadLetterTarget(), nil
 }
 
 // fault tells what is wrong with a settlement by Retry or DeadLetter.
