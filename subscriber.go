@@ -140,6 +140,12 @@ type Received struct {
 	// ReceivedAt is the local time of the delivery.
 	ReceivedAt time.Time
 
+	// Lost is closed when the broker delivers the message again, because the
+	// connection that brought it is lost: it still has to be settled, without
+	// effect, and need not be handled. Nil where a driver cannot tell, or settles
+	// by its next connection.
+	Lost <-chan struct{}
+
 	// Settle tells the broker what is to become of the message. It may be called
 	// from any goroutine, and once, but for this: after an error of [Retry] or
 	// [DeadLetter] the message is as it was, and the caller must settle it in
@@ -160,6 +166,23 @@ type Settlement struct {
 	// Failure is required with [Retry] and [DeadLetter], and comes with the next
 	// delivery. It must not be changed afterwards.
 	Failure *Failure
+}
+
+// Validate reports what is wrong with s for a message of sub, for drivers, which
+// call it before anything is done.
+func (s *Settlement) Validate(sub *Subscription) error {
+	moves := s.Outcome == Retry || s.Outcome == DeadLetter
+	switch {
+	case s.Outcome < Ack || s.Outcome > DeadLetter:
+		return fmt.Errorf("outbox: settlement: Outcome is %d: use Ack, Requeue, Retry or DeadLetter", s.Outcome)
+	case moves && sub.DeadLetters:
+		return errors.New("outbox: settlement: a dead letter can be acknowledged or requeued, nothing else")
+	case moves && s.Failure == nil:
+		return errors.New("outbox: settlement: Failure is nil: Retry and DeadLetter need one")
+	case s.Outcome == Retry && (s.Delay < 0 || s.Delay > maxRetryDelay):
+		return fmt.Errorf("outbox: settlement: Delay is %s: use 0 to %s", s.Delay, maxRetryDelay)
+	}
+	return nil
 }
 
 // Outcome is the kind of a [Settlement].

@@ -7,6 +7,34 @@ import (
 	"time"
 )
 
+func TestSettlementValidateTellsWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	f := &Failure{Attempts: 1}
+	plain, dead := &Subscription{}, &Subscription{DeadLetters: true}
+	for _, test := range []struct {
+		s    Settlement
+		sub  *Subscription
+		want string
+	}{
+		{Settlement{}, plain, ""},
+		{Settlement{Outcome: Requeue}, dead, ""},
+		{Settlement{Outcome: Retry, Failure: f, Delay: 24 * time.Hour}, plain, ""},
+		{Settlement{Outcome: DeadLetter, Failure: f}, plain, ""},
+		{Settlement{Outcome: Retry, Failure: f, Delay: -1}, plain, "Delay is -1ns"},
+		{Settlement{Outcome: Retry, Failure: f, Delay: 25 * time.Hour}, plain, "Delay is 25h"},
+		{Settlement{Outcome: Retry}, plain, "Failure is nil"},
+		{Settlement{Outcome: DeadLetter}, plain, "Failure is nil"},
+		{Settlement{Outcome: DeadLetter, Failure: f}, dead, "nothing else"},
+		{Settlement{Outcome: 4}, plain, "Outcome is 4"},
+		{Settlement{Outcome: -1}, plain, "Outcome is -1"},
+	} {
+		err := test.s.Validate(test.sub)
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%+v: got %v, want %q", test.s, err, test.want)
+		}
+	}
+}
+
 func TestSubscriptionValidateNamesEveryFault(t *testing.T) {
 	t.Parallel()
 	good := Subscription{Queue: "billing.eu", Topics: []string{"user.*", "#"}, Prefetch: 1}

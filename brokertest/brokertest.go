@@ -156,6 +156,7 @@ func cases() []testCase {
 		{name: "CutWhileRetrying", run: testCutWhileRetrying},
 		{name: "CutWhileDying", run: testCutWhileDying},
 		{name: "SettleAfterCut", run: testSettleAfterCut},
+		{name: "LostIsNotTheNext", run: testLostIsNotTheNext},
 		{name: "InOrderCut", run: testInOrderCut},
 		{name: "CloseWhileMoving", run: testCloseWhileMoving},
 		{name: "StalledRetryThenCut", run: testStalledRetryThenCut},

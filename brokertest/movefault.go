@@ -74,8 +74,8 @@ func testCutWhileDying(e *env) {
 	}
 }
 
-// testSettleAfterCut: a message that came by a connection that is gone is retried,
-// buried, or still there.
+// testSettleAfterCut: a message that came by a connection that is gone is known to
+// be lost, if the driver can tell, and is retried, buried, or still there.
 func testSettleAfterCut(e *env) {
 	const n = 10
 	if !e.has(e.broker.Features.Cut != nil, "Cut") {
@@ -89,6 +89,9 @@ func testSettleAfterCut(e *env) {
 	e.cut()
 	c.waitReady()
 	for i, r := range held {
+		if r.Lost != nil {
+			wait(e, r.Lost, "Lost to be closed after the cut")
+		}
 		if i%2 == 0 {
 			e.settleAnyhow(r, retryAfter(0, failure(1)))
 		} else {
@@ -96,6 +99,43 @@ func testSettleAfterCut(e *env) {
 		}
 	}
 	e.wantEach(n, c, d)
+}
+
+// testLostIsNotTheNext: to settle a message that came by a lost connection does
+// nothing to its next delivery.
+func testLostIsNotTheNext(e *env) {
+	const n = 10
+	if !e.has(e.broker.Features.Cut != nil, "Cut") {
+		return
+	}
+	c := e.subscribe(subscription("cut", n, "#"))
+	p := e.publisher()
+	p.publish(messages("cut.before", n)...)
+	held := c.take(n)
+	if !e.has(held[0].Lost != nil, "Lost") {
+		for _, r := range held {
+			e.settle(r, outbox.Ack)
+		}
+		return
+	}
+	e.cut()
+	again := c.take(n)
+	for i, r := range held {
+		wait(e, r.Lost, "Lost to be closed after the cut")
+		if err := r.Settle(outbox.Settlement{Outcome: outbox.Outcome(i % 2)}); err == nil {
+			e.Errorf("message %s, which came by the lost connection, could be settled", r.Key)
+		}
+	}
+	for _, r := range again {
+		select {
+		case <-r.Lost:
+			e.Errorf("the next delivery of message %s is lost as well", r.Key)
+		default:
+		}
+		e.settle(r, outbox.Requeue)
+	}
+	c.handle(n)
+	c.nothingBut(p, "cut.end")
 }
 
 // testCloseWhileMoving: some Retry and DeadLetter succeed before Close, others

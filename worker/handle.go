@@ -141,7 +141,8 @@ func WithRetries(r Retries) HandleOption {
 }
 
 // WithConcurrency bounds how many messages the handler handles at once, within
-// Config.Concurrency. Zero means no bound of its own.
+// Config.Concurrency. Those that wait for it count for Config.Prefetch: what is slow
+// and frequent is better in a queue of its own. Zero means no bound of its own.
 func WithConcurrency(n int) HandleOption {
 	return func(h *handler) { h.limit = n }
 }

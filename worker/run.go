@@ -79,11 +79,27 @@ func (r *run) work(ctx context.Context, slot int, done *task) {
 		if t == nil {
 			return
 		}
+		if lost(t.msg) && t.claim() {
+			// It comes again. To handle it here as well would be a needless repeat
+			// and, after its successors were handled elsewhere, out of order.
+			_ = t.msg.Settle(outbox.Settlement{Outcome: outbox.Requeue})
+			done = t
+			continue
+		}
 		err := r.call(ctx, slot, t)
 		if !t.claim() {
 			return // shutdown has given the message back and did not wait
 		}
 		done = r.finish(ctx, slot, t, err)
+	}
+}
+
+func lost(m *outbox.Received) bool {
+	select {
+	case <-m.Lost: // never, if it is nil
+		return true
+	default:
+		return false
 	}
 }
 

@@ -318,6 +318,32 @@ func TestPrefetchBoundsWhatTheWorkerHolds(t *testing.T) {
 	})
 }
 
+// TestLostMessagesAreNotHandled: those that wait when the connection is lost come
+// again, and are not handled twice.
+func TestLostMessagesAreNotHandled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, worker.Config{Concurrency: 1})
+		var got record
+		worker.Handle(b.worker, "#", func(_ context.Context, d *worker.Delivery[[]byte]) error {
+			got.add(d.ID)
+			time.Sleep(time.Second)
+			return nil
+		})
+		b.start()
+		for _, id := range []string{"1", "2", "3"} {
+			b.send(text(id, "a", "k"))
+		}
+		synctest.Wait()
+		b.broker.Cut()
+		time.Sleep(time.Minute)
+		b.endClean()
+		if want := []string{"1", "1", "2", "3"}; !slices.Equal(got.all(), want) {
+			t.Errorf("handled %q, want %q: only what ran at the cut is handled twice", got.all(), want)
+		}
+	})
+}
+
 func TestUnsettledMessageComesAgainAfterACut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

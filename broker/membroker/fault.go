@@ -128,7 +128,6 @@ func (b *Broker) loseHeld() {
 func (b *Broker) cutConsumers() {
 	for c := range b.consumers {
 		c.giveBack()
-		c.established = false
 		c.signal()
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"github.com/outbox-go/outbox"
 )
 
-const maxDelay = 24 * time.Hour
-
 // delivery is one passing on of an item. The broker's mu guards settled.
 type delivery struct {
 	consumer *consumer
@@ -19,6 +17,9 @@ type delivery struct {
 
 // settle is [outbox.Received.Settle].
 func (d *delivery) settle(s outbox.Settlement) error {
+	if err := s.Validate(&d.consumer.sub); err != nil {
+		return fmt.Errorf("membroker: %w", err)
+	}
 	if s.Outcome == outbox.Retry || s.Outcome == outbox.DeadLetter {
 		return d.move(s)
 	}
@@ -43,9 +44,6 @@ func (d *delivery) settle(s outbox.Settlement) error {
 // still to be settled.
 func (d *delivery) move(s outbox.Settlement) error {
 	c := d.consumer
-	if err := c.fault(s); err != nil {
-		return err
-	}
 	if err := c.broker.refusal(&d.item.message.Message, s); err != nil {
 		return err
 	}
@@ -73,7 +71,7 @@ func (d *delivery) move(s outbox.Settlement) error {
 // isHeld tells whether the message is still this consumer's: no cut has given it
 // back. The caller holds the broker's mu.
 func (d *delivery) isHeld() bool {
-	_, held := d.consumer.unsettled[d.item]
+	_, held := d.consumer.unsettled[d]
 	return held
 }
 
@@ -85,21 +83,8 @@ func (d *delivery) errSettled() error {
 func (d *delivery) done() {
 	d.settled = true
 	d.consumer.running--
-	delete(d.consumer.unsettled, d.item)
+	delete(d.consumer.unsettled, d)
 	d.consumer.signal()
-}
-
-// fault tells what is wrong with a Retry or DeadLetter.
-func (c *consumer) fault(s outbox.Settlement) error {
-	switch {
-	case c.sub.DeadLetters:
-		return errors.New("membroker: a dead letter can be acknowledged or requeued, nothing else")
-	case s.Failure == nil:
-		return errors.New("membroker: Failure is required with Retry and DeadLetter")
-	case s.Outcome == outbox.Retry && (s.Delay < 0 || s.Delay > maxDelay):
-		return fmt.Errorf("membroker: Delay is %s: use 0 to %s", s.Delay, maxDelay)
-	}
-	return nil
 }
 
 // refusal asks what [Broker.RefuseSettle] set.

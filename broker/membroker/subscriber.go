@@ -26,8 +26,9 @@ type consumer struct {
 	wake   chan struct{} // one token: there may be something to do
 
 	established bool
-	unsettled   map[*item]struct{} // those whose Settle still counts
-	running     int                // passed on, Settle not yet called
+	lost        chan struct{}          // closed when the connection is cut
+	unsettled   map[*delivery]struct{} // those whose Settle still counts
+	running     int                    // passed on, Settle not yet called
 }
 
 // Subscribe implements [outbox.Subscriber]. It returns an error if sub is faulty,
@@ -46,12 +47,12 @@ func (s *Subscriber) Subscribe(ctx context.Context, sub outbox.Subscription, rea
 		if s.isClosed() {
 			return errClosed
 		}
-		established, it, redelivered := c.step()
+		established, r := c.step()
 		switch {
 		case established:
 			ready()
-		case it != nil:
-			receive(c.received(it, redelivered))
+		case r != nil:
+			receive(r)
 		default:
 			select {
 			case <-c.wake:
@@ -108,7 +109,7 @@ func (s *Subscriber) open(sub outbox.Subscription) (*consumer, error) {
 			return nil, fmt.Errorf("membroker: subscribe to %q: InOrder is %t, but %t for a member that runs", sub.Queue, sub.InOrder, other.sub.InOrder)
 		}
 	}
-	c := &consumer{broker: b, owner: s, queue: q, sub: sub, wake: make(chan struct{}, 1), unsettled: map[*item]struct{}{}}
+	c := &consumer{broker: b, owner: s, queue: q, sub: sub, wake: make(chan struct{}, 1), unsettled: map[*delivery]struct{}{}}
 	q.consumers[c] = struct{}{}
 	b.consumers[c] = struct{}{}
 	return c, nil
@@ -123,25 +124,26 @@ func (c *consumer) close() {
 }
 
 // step tells what to do next: establish, pass a message on, or wait.
-func (c *consumer) step() (established bool, it *item, redelivered bool) {
+func (c *consumer) step() (established bool, r *outbox.Received) {
 	c.broker.mu.Lock()
 	defer c.broker.mu.Unlock()
 	if c.broker.down || c.owner.isClosed() {
-		return false, nil, false
+		return false, nil
 	}
 	if !c.established {
 		c.established = true
-		return true, nil, false
+		c.lost = make(chan struct{})
+		return true, nil
 	}
 	if c.running >= c.sub.Prefetch || !c.queue.admits(c) {
-		return false, nil, false
+		return false, nil
 	}
-	if it = c.queue.pop(); it == nil {
-		return false, nil, false
+	it := c.queue.pop()
+	if it == nil {
+		return false, nil
 	}
-	c.unsettled[it] = struct{}{}
 	c.running++
-	return false, it, it.redelivered // read here: a cut sets it at any time
+	return false, c.received(it)
 }
 
 func (c *consumer) busy() bool {
@@ -150,11 +152,15 @@ func (c *consumer) busy() bool {
 	return c.running > 0
 }
 
-// giveBack returns all that is unsettled, and lets another member receive it. The
-// caller holds the broker's mu.
+// giveBack returns all that is unsettled, since the connection is lost, and lets
+// another member receive it. The caller holds the broker's mu.
 func (c *consumer) giveBack() {
-	for it := range c.unsettled {
-		c.queue.giveBack(it)
+	if c.established {
+		c.established = false
+		close(c.lost)
+	}
+	for d := range c.unsettled {
+		c.queue.giveBack(d.item)
 	}
 	clear(c.unsettled)
 	c.queue.dismiss(c)
@@ -167,12 +173,17 @@ func (c *consumer) signal() {
 	}
 }
 
-func (c *consumer) received(it *item, redelivered bool) *outbox.Received {
-	r := &outbox.Received{Message: *clone(&it.message.Message), Redelivered: redelivered, ReceivedAt: time.Now()}
+// received makes what is passed on, and unsettled. The caller holds the broker's mu.
+func (c *consumer) received(it *item) *outbox.Received {
+	r := &outbox.Received{
+		Message: *clone(&it.message.Message), Redelivered: it.redelivered, ReceivedAt: time.Now(), Lost: c.lost,
+	}
 	if f := it.message.failure; f != nil {
 		copied := *f
 		r.Failure = &copied
 	}
-	r.Settle = (&delivery{consumer: c, item: it}).settle
+	d := &delivery{consumer: c, item: it}
+	c.unsettled[d] = struct{}{}
+	r.Settle = d.settle
 	return r
 }
