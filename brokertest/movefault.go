@@ -108,7 +108,7 @@ func testLostIsNotTheNext(e *env) {
 	if !e.has(e.broker.Features.Cut != nil, "Cut") {
 		return
 	}
-	c := e.subscribe(subscription("cut", n, "#"))
+	c := e.subscribe(subscription("cut", 2*n, "#"))
 	p := e.publisher()
 	p.publish(messages("cut.before", n)...)
 	held := c.take(n)
