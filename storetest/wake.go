@@ -42,6 +42,10 @@ func noArmer[Tx any](h *Harness[Tx]) string {
 	return ""
 }
 
+// soon is less than the time after which a listener that was not told looks by
+// itself.
+const soon = 8 * time.Second
+
 // ear is a listener and what it heard.
 type ear struct {
 	heard chan struct{}
@@ -81,8 +85,8 @@ func (e *env[Tx]) wantHeard(l *ear, do func()) {
 	for i := 0; i < 20 && l.hears(150*time.Millisecond); i++ {
 	}
 	do()
-	if !l.hears(patience) {
-		e.t.Fatalf("the listener was not told within %v", patience)
+	if !l.hears(soon) {
+		e.t.Fatalf("the listener was not told within %v", soon)
 	}
 }
 

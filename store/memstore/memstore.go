@@ -1,6 +1,6 @@
-// Package memstore keeps an outbox in the memory of the process: for tests, for
-// trying things out, and for measuring a relay without a database. Nothing
-// survives the process.
+// Package memstore keeps an outbox and an inbox in the memory of the process: for
+// tests, for trying things out, and for measuring a relay without a database.
+// Nothing survives the process.
 //
 // It behaves like a database with concurrent transactions: a message has its
 // position when it is emitted, is seen when its transaction commits, and

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/outbox-go/outbox/store"
 	"github.com/outbox-go/outbox/store/internal/postgres"
@@ -63,5 +64,12 @@ func failed(ctx context.Context, tx pgx.Tx, err error) error {
 // Transient reports whether err, which Once returned, is one of the database that
 // passes: a serialization failure, a deadlock, a lock, a statement or a connection
 // that was not had in time, a server that restarts. An error of a network counts
-// only if it was met on the transaction's own connection.
-func (s *Store) Transient(err error) bool { return postgres.Transient(err) }
+// only if it was met on the transaction's own connection, or while another to a
+// database was made.
+func (s *Store) Transient(err error) bool {
+	var unconnected *pgconn.ConnectError
+	if errors.As(err, &unconnected) {
+		err = postgres.Lost(err)
+	}
+	return postgres.Transient(err)
+}

@@ -98,7 +98,11 @@ func TestRightsOfRelayAndWorkerAreApart(t *testing.T) {
 // time, however many rows there are and were.
 func TestPurgeLooksAtFewPages(t *testing.T) {
 	t.Parallel()
-	s, pool, schema := openStore(t, nil)
+	// In a database of its own: what other transactions there might still see
+	// stays.
+	pool := openPool(t, testenv.Postgres(t).NewDatabase(t))
+	s, schema := storeIn(t, pool, nil)
+	must(t, s.Migrate(t.Context()))
 	inbox := pgx.Identifier{schema, "inbox"}.Sanitize()
 	names, err := postgres.NewNames(schema, "")
 	must(t, err)
@@ -251,6 +255,35 @@ func TestOnceWaitsForAConnectionAsLongAsItMay(t *testing.T) {
 		t.Fatalf("a handler that took too long: %v, want an error that does not pass", err)
 	}
 	wantFirst(t, s, "3", true)
+}
+
+// TestTransientKnowsTheErrorsOfPgx: also of connections that a handler makes
+// itself.
+func TestTransientKnowsTheErrorsOfPgx(t *testing.T) {
+	t.Parallel()
+	s, _, _ := openStore(t, nil)
+	unreachable := func(ctx context.Context, _ pgx.Tx) error {
+		_, err := pgx.Connect(ctx, "postgres://postgres@127.0.0.1:1/postgres")
+		return err
+	}
+	closed := func(ctx context.Context, _ pgx.Tx) error {
+		conn, err := pgx.Connect(ctx, testenv.Postgres(t).URL())
+		must(t, err)
+		must(t, conn.Close(ctx))
+		return conn.Ping(ctx)
+	}
+	for name, fail := range map[string]func(context.Context, pgx.Tx) error{"unreachable": unreachable, "closed": closed} {
+		if _, err := s.Once(t.Context(), "billing", name, fail); err == nil || !s.Transient(err) {
+			t.Errorf("%s: %v, want an error that passes", name, err)
+		}
+	}
+	unknown := func(ctx context.Context, _ pgx.Tx) error {
+		_, err := pgx.Connect(ctx, strings.Replace(testenv.Postgres(t).URL(), "postgres@", "nobody@", 1))
+		return err
+	}
+	if _, err := s.Once(t.Context(), "billing", "unknown", unknown); err == nil || s.Transient(err) {
+		t.Errorf("a role that is not there: %v, want an error that does not pass", err)
+	}
 }
 
 // TestOnceOutlivesTheServer kills the server while a message is handled.

@@ -1,5 +1,6 @@
 // Package pgxstore keeps the outbox in PostgreSQL, by jackc/pgx v5. It emits in
-// the caller's pgx.Tx and is drained by a relay. PostgreSQL 13 or later.
+// the caller's pgx.Tx and is drained by a relay. It is a worker's inbox too.
+// PostgreSQL 13 or later.
 //
 // Programs in other languages emit in the transaction of their business data, by
 // the function or by a plain INSERT, of which only topic and payload are required:

@@ -1,6 +1,6 @@
 // Package sqlstore keeps the outbox in a database by database/sql. It emits in
-// the caller's *sql.Tx and is drained by a relay. It imports no driver: bring the
-// one that you use.
+// the caller's *sql.Tx and is drained by a relay. It is a worker's inbox too. It
+// imports no driver: bring the one that you use.
 //
 //	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN("app.db")) // modernc.org/sqlite
 //	s := sqlstore.New(db, sqlstore.SQLite, nil)
@@ -31,8 +31,8 @@ type Config struct {
 	// most 63 bytes. SQLite has none.
 	Schema string
 
-	// TablePrefix goes before the name of each table: message, lease, relay and
-	// migration. Defaults to "outbox_" on SQLite and to none on PostgreSQL; at most
+	// TablePrefix goes before the name of each table: message, lease, relay, inbox
+	// and migration. Defaults to "outbox_" on SQLite and to none on PostgreSQL; at most
 	// 32 bytes. Both names are quoted, so that any characters will do. With
 	// different ones, several outboxes share a database.
 	TablePrefix string

@@ -48,9 +48,7 @@ func Lost(err error) error {
 // had, wherever it was to.
 func isConnection(err error) bool {
 	var ofNet net.Error
-	var safe interface{ SafeToRetry() bool }
-	return errors.As(err, &ofNet) || errors.As(err, &safe) && safe.SafeToRetry() ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+	return errors.As(err, &ofNet) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EPIPE) ||
 		errors.Is(err, context.DeadlineExceeded)
 }
@@ -66,7 +64,8 @@ func Transient(err error) bool {
 		return transientState(state, err)
 	}
 	var ofConnection lost
-	return errors.As(err, &ofConnection) || errors.Is(err, driver.ErrBadConn)
+	var unsent interface{ SafeToRetry() bool } // pgx's errors of a connection that it had closed before
+	return errors.As(err, &ofConnection) || errors.Is(err, driver.ErrBadConn) || errors.As(err, &unsent) && unsent.SafeToRetry()
 }
 
 func transientState(state string, err error) bool {
