@@ -18,9 +18,12 @@ func TestEveryFaultOfTheConfigurationIsReported(t *testing.T) {
 	wantTexts(t, err, "URL", "Heartbeat", "DialTimeout", "ReconnectMin", "Topology", "Unroutable", "ConfirmTimeout")
 	_, err = NewSubscriber("amqp://localhost/?auth_mechanism=magic", &SubscriberConfig{
 		Connection: faulty, Exchange: strings.Repeat("x", 256), QueueType: "stream",
-		QueueArguments: map[string]any{amqp.QueueTypeArg: "classic", "x": struct{}{}},
+		QueueArguments: map[string]any{amqp.QueueTypeArg: "classic", amqp.SingleActiveConsumerArg: true, "x": struct{}{}},
+		ConfirmTimeout: -1,
 	})
-	wantTexts(t, err, "magic", "Heartbeat", "Exchange", `"stream"`, "set QueueType instead", "QueueArguments:")
+	wantTexts(t, err, "magic", "Heartbeat", "Exchange", `"stream"`, "set QueueType instead", "set InOrder", "QueueArguments:", "ConfirmTimeout")
+	_, err = NewSubscriber("amqp://localhost", &SubscriberConfig{Exchange: strings.Repeat("x", 252)})
+	wantTexts(t, err, "at most 251")
 }
 
 func TestFaultyURLKeepsItsPassword(t *testing.T) {

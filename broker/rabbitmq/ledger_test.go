@@ -173,6 +173,28 @@ func TestLedgerDoesNotWaitForTheOldest(t *testing.T) {
 	}
 }
 
+// Whether the last acknowledgements wait already or not.
+func TestLedgerFlushesAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for i := range 500 {
+		c := newFakeChannel()
+		l := newLedger(c, 1000)
+		e := c.deliver(l, 1)
+		stop := make(chan struct{})
+		var running sync.WaitGroup
+		running.Go(func() { l.run(stop) })
+		if err := l.ack(e); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i%10) * 20 * time.Microsecond)
+		close(stop)
+		running.Wait()
+		if len(c.outstanding) > 0 {
+			t.Fatal("the last message was not acknowledged")
+		}
+	}
+}
+
 func TestLedgerThatKeeps(t *testing.T) {
 	t.Parallel()
 	c := newFakeChannel()
