@@ -20,10 +20,10 @@ func TestBrokerInTrouble(t *testing.T) {
 // While the broker is short of memory it takes no retries, but acknowledgements: to
 // consume is what helps it.
 func blockedWhileRetrying(t *testing.T, server *testenv.RabbitMQServer) {
-	const n = 300
+	const n, timeout = 300, 500*time.Millisecond
 	address := server.NewVHost(t)
 	s := all(20)
-	in := subscribe(t, address, &SubscriberConfig{Connection: quick, ConfirmTimeout: 300 * time.Millisecond}, s)
+	in := subscribe(t, address, &SubscriberConfig{Connection: quick, ConfirmTimeout: timeout}, s)
 	in.waitReady()
 	if failed := publishAgain(t, newPublisher(t, address, nil), testMessages("a", n)); failed != nil {
 		t.Fatal(failed)
@@ -36,10 +36,14 @@ func blockedWhileRetrying(t *testing.T, server *testenv.RabbitMQServer) {
 	for blocked.Settle(retryAfter(0)) == nil && time.Now().Before(deadline) {
 		blocked = in.next()
 	}
+	start := time.Now()
 	for i := range 4 {
 		if err := blocked.Settle(retryAfter(0)); !errors.Is(err, errBlocked) {
 			t.Errorf("try %d: Settle returned %v, want %v", i, err, errBlocked)
 		}
+	}
+	if took := time.Since(start); took > timeout {
+		t.Errorf("it took %v to refuse what is known not to work", took)
 	}
 	mustSettle(t, blocked, outbox.Settlement{Outcome: outbox.Requeue})
 	held := in.next()
