@@ -20,7 +20,7 @@ func TestBrokerInTrouble(t *testing.T) {
 // While the broker is short of memory it takes no retries, but acknowledgements: to
 // consume is what helps it.
 func blockedWhileRetrying(t *testing.T, server *testenv.RabbitMQServer) {
-	const n, timeout = 300, 500*time.Millisecond
+	const n, timeout = 300, 500 * time.Millisecond
 	address := server.NewVHost(t)
 	s := all(20)
 	in := subscribe(t, address, &SubscriberConfig{Connection: quick, ConfirmTimeout: timeout}, s)
