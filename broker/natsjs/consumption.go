@@ -26,6 +26,7 @@ type consumption struct {
 	matcher   *matcher               // what the queue collects
 	buffer    []*delivery            // arrived and not passed on
 	unsettled map[*delivery]struct{} // passed on
+	newest    uint64                 // the greatest sequence that has arrived
 	requested int                    // asked for and not arrived
 	pin       string                 // the server's word for us, if it keeps the queue to us
 	ending    bool                   // nothing more is asked for
@@ -37,6 +38,7 @@ type consumption struct {
 // delivery is one message as it arrived.
 type delivery struct {
 	msg     *nats.Msg
+	reply   string // where it is settled; guarded by mu
 	arrived time.Time
 	position
 	placed bool // position is known
@@ -266,7 +268,7 @@ func (c *consumption) publish(d *delivery, what []byte) error {
 	if c.link == nil {
 		return errConnecting
 	}
-	if err := c.link.conn.Publish(d.msg.Reply, what); err != nil {
+	if err := c.link.conn.Publish(d.reply, what); err != nil {
 		return unavailable("settle", err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,7 +63,7 @@ func (c *consumption) arrive(l *link, msg *nats.Msg) {
 		c.status(l, msg)
 		return
 	}
-	d := &delivery{msg: msg, arrived: time.Now()}
+	d := &delivery{msg: msg, reply: msg.Reply, arrived: time.Now()}
 	d.position, d.placed = positionOf(msg.Reply)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,12 +76,39 @@ func (c *consumption) arrive(l *link, msg *nats.Msg) {
 		c.unpin()
 		return
 	}
-	c.buffer = append(c.buffer, d)
-	if d.known = !c.hasHistory(l, d); !d.known {
-		c.look(l, d)
+	if !c.joins(d) {
+		c.buffer = append(c.buffer, d)
+		if d.known = !c.hasHistory(l, d); !d.known {
+			c.look(l, d)
+		}
+		c.signal()
 	}
 	c.request()
-	c.signal()
+}
+
+// joins reports whether the message of a delivery is being handled here: then it
+// is not passed on twice, and what becomes of the first delivery settles both. The
+// server delivers again what it has not heard of for AckWait, be it because the
+// connection was lost; and when it starts, what it stored longer ago than that,
+// whatever it has heard. Of two deliveries that wait to be passed on the later
+// one counts: in between another member may have had the message. The caller
+// holds mu.
+func (c *consumption) joins(d *delivery) bool {
+	if !d.placed || d.sequence > c.newest {
+		c.newest = max(c.newest, d.sequence)
+		return false
+	}
+	same := func(other *delivery) bool {
+		return other.placed && other.sequence == d.sequence && other.stored.Equal(d.stored)
+	}
+	for held := range c.unsettled {
+		if same(held) && !held.released {
+			held.reply = d.reply
+			return true
+		}
+	}
+	c.buffer = slices.DeleteFunc(c.buffer, same)
+	return false
 }
 
 // status takes a message of the server's about a request.

@@ -99,11 +99,15 @@ func outliveServer(t *testing.T, url string, stop, start func()) {
 	t.Helper()
 	const n, delay = 10, 1600 * time.Millisecond
 	b := connect(t, url, place())
-	publishN(t, b, n)
+	p := b.Publisher()
+	defer p.Close()
 	c := subscribe(t, b, all("q", n))
 	notBefore := map[string]time.Time{}
-	for range n {
-		r := c.next()
+	for i := range n { // one by one: the server writes down now and then what it has delivered
+		if err := publish(t, p, benchMessage(i)); err != nil {
+			t.Fatal(err)
+		}
+		r := c.want(i, 0)
 		notBefore[r.Key] = time.Now().Add(delay)
 		c.settle(r, retryAfter(delay, 2))
 	}
@@ -379,6 +383,77 @@ func TestInOrderFailsOver(t *testing.T) {
 	}
 	proxy.Cut()
 	next.end()
+}
+
+// TestInOrderHandsOverAtOnce: a member that ends, or is closed, does not leave the
+// others to wait until the server misses it.
+func TestInOrderHandsOverAtOnce(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	config := place()
+	config.AckWait = time.Hour
+	b := connect(t, s.url(), config)
+	sub := all("q", 3)
+	sub.InOrder = true
+	publishN(t, b, 4)
+	first := subscribe(t, b, sub)
+	first.settle(first.want(0, 0), outbox.Settlement{Outcome: outbox.Ack})
+	held := first.want(1, 0)
+	second := subscribe(t, b, sub)
+	began := time.Now()
+	first.stop()
+	first.settle(held, outbox.Settlement{Outcome: outbox.Requeue})
+	first.end()
+	second.settle(second.want(1, 0), outbox.Settlement{Outcome: outbox.Ack})
+	second.want(2, 0)
+	third := subscribe(t, b, sub)
+	if err := second.sub.Close(); err != nil {
+		t.Fatal(err)
+	}
+	third.settle(third.want(2, 0), outbox.Settlement{Outcome: outbox.Ack})
+	third.settle(third.want(3, 0), outbox.Settlement{Outcome: outbox.Ack})
+	third.end()
+	if took := time.Since(began); took > patience/2 {
+		t.Errorf("two members were followed by others after %s", took)
+	}
+}
+
+// TestRestartLeavesHandlersAlone: a server that starts delivers again what is being
+// handled, if it stored that longer ago than AckWait.
+func TestRestartLeavesHandlersAlone(t *testing.T) {
+	t.Parallel()
+	const n = 5
+	s := startServer(t)
+	config := place()
+	b := connect(t, s.url(), config)
+	publishN(t, b, n)
+	c := subscribe(t, b, all("q", 3*n)) // there is room for more
+	var held []*outbox.Received
+	for i := range n {
+		held = append(held, c.want(i, 0))
+	}
+	s.stop()
+	time.Sleep(config.AckWait) // as long as that lasts: nothing happens meanwhile
+	s.start()
+	js := s.jetStream(t)
+	eventually(t, "the server has delivered again", func() bool { return consumerInfo(t, js, config.Stream, "q").Delivered.Consumer >= 2*n })
+	for i, r := range held {
+		switch i {
+		case 0:
+			eventually(t, "the message is retried", func() bool { return r.Settle(retryAfter(time.Hour, 1)) == nil })
+		case 1:
+			eventually(t, "the message is dead", func() bool { return r.Settle(deadLetter(1)) == nil })
+		default:
+			c.settle(r, outbox.Settlement{Outcome: outbox.Ack})
+		}
+	}
+	publishN(t, b, n+1) // those before are known
+	c.settle(c.want(n, 0), outbox.Settlement{Outcome: outbox.Ack})
+	c.end()
+	info := consumerInfo(t, js, config.Stream, "q")
+	if len(c.got) > 0 || info.NumAckPending != 1 {
+		t.Errorf("%d messages came twice, %d are unacknowledged, want the retried one", len(c.got), info.NumAckPending)
+	}
 }
 
 // TestInOrderOutlivesRestart: the server forgets which member it kept to.

@@ -185,8 +185,9 @@ func (b *Broker) ask(l *link, msg *nats.Msg) error {
 func (c *consumption) tell(l *link, d *delivery, what []byte) error {
 	c.mu.Lock()
 	d.released = true
+	msg := &nats.Msg{Subject: d.reply, Data: what}
 	c.mu.Unlock()
-	if _, err := c.broker.question(l, &nats.Msg{Subject: d.msg.Reply, Data: what}); err != nil {
+	if _, err := c.broker.question(l, msg); err != nil {
 		return fmt.Errorf("natsjs: settle: %w", err)
 	}
 	return nil
