@@ -9,9 +9,9 @@ import (
 
 // inbox remembers which messages were handled.
 type inbox struct {
-	rows []inboxRow             // in the order of commits, the oldest first
-	done map[inboxKey]struct{}  // those of rows
-	held map[inboxKey]chan bool // by a Once that is at work; closed when it ends
+	rows []inboxRow                 // in the order of commits, the oldest first
+	done map[inboxKey]struct{}      // those of rows
+	held map[inboxKey]chan struct{} // by a Once that is at work; closed when it ends
 }
 
 type inboxKey struct {
@@ -55,7 +55,7 @@ func (s *Store) hold(ctx context.Context, key inboxKey) (bool, error) {
 		_, done := s.inbox.done[key]
 		other := s.inbox.held[key]
 		if !done && other == nil {
-			s.inbox.held[key] = make(chan bool)
+			s.inbox.held[key] = make(chan struct{})
 		}
 		s.mu.Unlock()
 		if done || other == nil {

@@ -80,7 +80,7 @@ func New(config *Config) *Store {
 		pending: make(map[int64]*row),
 		values:  make(map[string]string),
 		relays:  make(map[string]*member),
-		inbox:   inbox{done: make(map[inboxKey]struct{}), held: make(map[inboxKey]chan bool)},
+		inbox:   inbox{done: make(map[inboxKey]struct{}), held: make(map[inboxKey]chan struct{})},
 	}
 }
 

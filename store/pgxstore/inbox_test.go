@@ -257,6 +257,47 @@ func TestOnceWaitsForAConnectionAsLongAsItMay(t *testing.T) {
 	wantFirst(t, s, "3", true)
 }
 
+// TestOnceUnderAnotherIsolation: where a database's default is stricter, the second
+// of two has to be repeated to know what became of the first.
+func TestOnceUnderAnotherIsolation(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []string{"repeatable%20read", "serializable"} {
+		_, _, schema := openStore(t, nil)
+		pool := openPool(t, testenv.Postgres(t).URL()+"&default_transaction_isolation="+isolation)
+		s := newStore(t, pool, &pgxstore.Config{Schema: schema})
+		type answer struct {
+			first bool
+			err   error
+		}
+		second := make(chan answer, 1)
+		first, err := s.Once(t.Context(), "billing", "1", func(context.Context, pgx.Tx) error {
+			go func() {
+				first, err := s.Once(t.Context(), "billing", "1", nothing)
+				second <- answer{first, err}
+			}()
+			waiting := func() (n int) {
+				must(t, pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+					WHERE NOT l.granted AND position($1 IN a.query) > 0`, pgx.Identifier{schema, "inbox"}.Sanitize()).Scan(&n))
+				return n
+			}
+			for deadline := time.Now().Add(20 * time.Second); waiting() == 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Error("the second does not wait")
+					break
+				}
+			}
+			return nil
+		})
+		if !first || err != nil {
+			t.Fatalf("%s: the first returned %t, %v", isolation, first, err)
+		}
+		if a := <-second; a.first || !s.Transient(a.err) {
+			t.Fatalf("%s: the second returned %t, %v, want an error that passes", isolation, a.first, a.err)
+		}
+		wantFirst(t, s, "1", false)
+	}
+}
+
 // TestTransientKnowsTheErrorsOfPgx: also of connections that a handler makes
 // itself.
 func TestTransientKnowsTheErrorsOfPgx(t *testing.T) {
