@@ -248,6 +248,9 @@ func TestDeadLetterWithoutStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, r.Settle(deadLetter(1)), config.Stream+"-dead")
+	if n := consumerInfo(t, s.jetStream(t), config.Stream, "q").NumAckPending; n != 1 {
+		t.Errorf("%d messages are unacknowledged after a dead letter that nobody has, want 1", n)
+	}
 	eventually(t, "the stream is made again", func() bool { return r.Settle(deadLetter(1)) == nil })
 	dead := subscribe(t, b, deadOf("q"))
 	dead.settle(dead.want(0, 1), outbox.Settlement{Outcome: outbox.Ack})

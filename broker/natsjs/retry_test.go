@@ -418,6 +418,45 @@ func TestInOrderHandsOverAtOnce(t *testing.T) {
 	}
 }
 
+// TestRetryAtOnce: a message comes again while its Settle still waits to hear that
+// it will.
+func TestRetryAtOnce(t *testing.T) {
+	t.Parallel()
+	const n = 100
+	config := place()
+	config.AckWait = time.Hour
+	b := connect(t, startServer(t).url(), config)
+	publishN(t, b, 1)
+	c := subscribe(t, b, all("q", 5))
+	for i := range n {
+		c.settle(c.want(0, i), retryAfter(0, i+1))
+	}
+	c.settle(c.want(0, n), outbox.Settlement{Outcome: outbox.Ack})
+	c.end()
+}
+
+// TestConsumerMadeAnewDuringHandling: what it delivers again is settled by whoever
+// has it.
+func TestConsumerMadeAnewDuringHandling(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	config := place()
+	b := connect(t, s.url(), config)
+	publishN(t, b, 1)
+	c := subscribe(t, b, all("q", 5))
+	r := c.want(0, 0)
+	js := s.jetStream(t)
+	if err := js.DeleteConsumer(t.Context(), config.Stream, "q"); err != nil {
+		t.Fatal(err)
+	}
+	publishN(t, b, 2) // the first is known
+	second := c.want(1, 0)
+	c.settle(r, outbox.Settlement{Outcome: outbox.Ack})
+	c.settle(second, outbox.Settlement{Outcome: outbox.Ack})
+	c.end()
+	eventually(t, "both are acknowledged", func() bool { return consumerInfo(t, js, config.Stream, "q").AckFloor.Stream == 2 })
+}
+
 // TestRestartLeavesHandlersAlone: a server that starts delivers again what is being
 // handled, if it stored that longer ago than AckWait.
 func TestRestartLeavesHandlersAlone(t *testing.T) {
@@ -437,6 +476,8 @@ func TestRestartLeavesHandlersAlone(t *testing.T) {
 	s.start()
 	js := s.jetStream(t)
 	eventually(t, "the server has delivered again", func() bool { return consumerInfo(t, js, config.Stream, "q").Delivered.Consumer >= 2*n })
+	publishN(t, b, n+1) // those before are known
+	c.settle(c.want(n, 0), outbox.Settlement{Outcome: outbox.Ack}) // which came after them
 	for i, r := range held {
 		switch i {
 		case 0:
@@ -447,8 +488,6 @@ func TestRestartLeavesHandlersAlone(t *testing.T) {
 			c.settle(r, outbox.Settlement{Outcome: outbox.Ack})
 		}
 	}
-	publishN(t, b, n+1) // those before are known
-	c.settle(c.want(n, 0), outbox.Settlement{Outcome: outbox.Ack})
 	c.end()
 	info := consumerInfo(t, js, config.Stream, "q")
 	if len(c.got) > 0 || info.NumAckPending != 1 {
