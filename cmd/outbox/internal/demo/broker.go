@@ -15,6 +15,10 @@ import (
 	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
 )
 
+// retryDelay is the only one: each is a queue on RabbitMQ, and all that the drivers
+// make for retries and dead letters, under names of theirs, is to be removed.
+const retryDelay = time.Second
+
 // openBroker returns the configuration for the broker that o names, or for a
 // JetStream server that it starts with its files in dir, and what removes all that
 // the demo leaves there.
@@ -67,10 +71,12 @@ func removeFromRabbitMQ(url, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := ch.QueueDelete(name, false, false, false); err != nil {
-		return err
+	for _, queue := range []string{name, name + ".dlq", name + ".retry." + retryDelay.String()} {
+		if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
+			return err
+		}
 	}
-	return ch.ExchangeDelete(name, false, false)
+	return errors.Join(ch.ExchangeDelete(name, false, false), ch.ExchangeDelete(name+".dlx", false, false))
 }
 
 func removeStream(ctx context.Context, url, name string) (err error) {
@@ -84,11 +90,12 @@ func removeStream(ctx context.Context, url, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	err = js.DeleteStream(ctx, name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil
+	for _, stream := range []string{name, name + "-dead", "KV_" + name + "-retries"} {
+		if err := js.DeleteStream(ctx, stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func remains(what, name, url string, err error) error {

@@ -67,6 +67,7 @@ func (r *run) startWorker(ctx context.Context, fail context.CancelCauseFunc) (*s
 	}
 	w := worker.New(sub, &worker.Config{
 		Queue: r.name, Concurrency: workerConcurrency, Prefetch: workerPrefetch, Logger: r.Logger,
+		Retries: worker.Retries{Delays: []time.Duration{retryDelay}},
 	})
 	worker.Handle(w, topic, func(_ context.Context, d *worker.Delivery[payload]) error {
 		r.ledger.deliver(order{ID: d.ID, Account: d.Payload.Account, N: d.Payload.Number}, time.Now())
