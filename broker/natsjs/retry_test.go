@@ -441,9 +441,13 @@ func TestConsumerMadeAnewDuringHandling(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	config := place()
+	config.AckWait = time.Hour
 	b := connect(t, s.url(), config)
 	publishN(t, b, 1)
 	c := subscribe(t, b, all("q", 5))
+	for range 5 { // the new one has not delivered so often
+		c.settle(c.want(0, 0), outbox.Settlement{Outcome: outbox.Requeue})
+	}
 	r := c.want(0, 0)
 	js := s.jetStream(t)
 	if err := js.DeleteConsumer(t.Context(), config.Stream, "q"); err != nil {
@@ -451,7 +455,8 @@ func TestConsumerMadeAnewDuringHandling(t *testing.T) {
 	}
 	publishN(t, b, 2) // the first is known
 	second := c.want(1, 0)
-	c.settle(r, outbox.Settlement{Outcome: outbox.Ack})
+	c.settle(r, retryAfter(time.Millisecond, 1))
+	c.settle(c.want(0, 1), outbox.Settlement{Outcome: outbox.Ack})
 	c.settle(second, outbox.Settlement{Outcome: outbox.Ack})
 	c.end()
 	eventually(t, "both are acknowledged", func() bool { return consumerInfo(t, js, config.Stream, "q").AckFloor.Stream == 2 })
@@ -476,7 +481,7 @@ func TestRestartLeavesHandlersAlone(t *testing.T) {
 	s.start()
 	js := s.jetStream(t)
 	eventually(t, "the server has delivered again", func() bool { return consumerInfo(t, js, config.Stream, "q").Delivered.Consumer >= 2*n })
-	publishN(t, b, n+1) // those before are known
+	publishN(t, b, n+1)                                            // those before are known
 	c.settle(c.want(n, 0), outbox.Settlement{Outcome: outbox.Ack}) // which came after them
 	for i, r := range held {
 		switch i {
