@@ -36,6 +36,7 @@ type delivery struct {
 	channel  *amqp.Channel
 	messages <-chan amqp.Delivery
 	closed   chan *amqp.Error
+	ended    chan struct{} // closed when what it delivered cannot be settled any more
 	ledger   *ledger
 	opened   time.Time
 	received bool // a message has come
@@ -88,7 +89,7 @@ func (c *consumer) finish() error {
 
 // open connects and begins to consume.
 func (c *consumer) open(ctx context.Context) (*delivery, error) {
-	d := &delivery{closed: make(chan *amqp.Error, 1)}
+	d := &delivery{closed: make(chan *amqp.Error, 1), ended: make(chan struct{})}
 	err := c.endpoint.connect(ctx, func(conn *connection) error {
 		if err := ensure(conn, c.config.Topology, c.config.entities(&c.sub)); err != nil {
 			return err
@@ -122,10 +123,9 @@ func (c *consumer) open(ctx context.Context) (*delivery, error) {
 func (c *consumer) serve(ctx context.Context, d *delivery) error {
 	defer d.conn.close()
 	var flushing sync.WaitGroup
-	ended := make(chan struct{})
-	flushing.Go(func() { d.ledger.run(ended) })
+	flushing.Go(func() { d.ledger.run(d.ended) })
 	defer flushing.Wait()
-	defer close(ended)
+	defer close(d.ended)
 	c.established = true
 	c.ready()
 	if err := c.consume(ctx, d); err != nil || isClosed(c.closed) {

@@ -33,7 +33,7 @@ func (c *consumer) receipt(d *delivery, m *amqp.Delivery) *outbox.Received {
 	deaths := m.Headers[headerDeath]
 	restoreTopic(m, c.queue)
 	cleanHeaders(m.Headers, c.queue)
-	r.Received = outbox.Received{Message: message(m), ReceivedAt: time.Now()}
+	r.Received = outbox.Received{Message: message(m), ReceivedAt: time.Now(), Lost: d.ended}
 	r.Failure = outbox.TakeFailure(r.Headers)
 	if len(r.Headers) == 0 {
 		r.Headers = nil
@@ -49,6 +49,9 @@ func (c *consumer) receipt(d *delivery, m *amqp.Delivery) *outbox.Received {
 }
 
 func (r *receipt) settle(s outbox.Settlement) error {
+	if err := s.Validate(&r.consumer.sub); err != nil {
+		return fmt.Errorf("rabbitmq: %w", err)
+	}
 	if r.settled.Swap(true) {
 		return errSettled // acknowledging twice closes the channel
 	}
@@ -70,9 +73,6 @@ func (r *receipt) settle(s outbox.Settlement) error {
 
 // move publishes a copy to where it is to go, and acknowledges the message.
 func (r *receipt) move(s outbox.Settlement) error {
-	if err := r.fault(s); err != nil {
-		return err
-	}
 	if r.delivery.channel.IsClosed() {
 		return errStale
 	}
@@ -95,19 +95,4 @@ func (r *receipt) target(s outbox.Settlement, p *amqp.Publishing) (*target, erro
 		return r.consumer.retryTarget(p, s.Delay)
 	}
 	return r.consumer.deadLetterTarget(), nil
-}
-
-// fault tells what is wrong with a settlement by Retry or DeadLetter.
-func (r *receipt) fault(s outbox.Settlement) error {
-	switch {
-	case s.Outcome != outbox.Retry && s.Outcome != outbox.DeadLetter:
-		return fmt.Errorf("rabbitmq: settle: the outcome %d is unknown", s.Outcome)
-	case r.consumer.sub.DeadLetters:
-		return errors.New("rabbitmq: settle: a dead letter can only be acknowledged or requeued")
-	case s.Failure == nil:
-		return errors.New("rabbitmq: settle: Failure is required")
-	case s.Outcome == outbox.Retry && (s.Delay < 0 || s.Delay > maxRetryDelay):
-		return fmt.Errorf("rabbitmq: settle: Delay is %s: use 0 to %s", s.Delay, maxRetryDelay)
-	}
-	return nil
 }
