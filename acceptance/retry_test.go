@@ -147,7 +147,7 @@ func TestK10_FailingHandlerIsRetriedAtItsDelays(t *testing.T) {
 
 func TestK11_QueuesOnOneTopicRetryApart(t *testing.T) {
 	eachSystem(t, func(t *testing.T, s *system) {
-		retries := worker.Retries{Delays: []time.Duration{50 * time.Millisecond, 50 * time.Millisecond}}
+		retries := worker.Retries{Delays: []time.Duration{0, 50 * time.Millisecond}}
 		bad := s.failing(t, worker.Config{Queue: "bad", Retries: retries}, always(errNoLuck))
 		good := s.failing(t, worker.Config{Queue: "good", Retries: retries}, always(nil))
 		dead, goodDead := s.deadLetters(t, "bad"), s.deadLetters(t, "good")
