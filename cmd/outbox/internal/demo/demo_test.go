@@ -138,7 +138,7 @@ func TestInterruptTellsWhatIsKnown(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reason := errors.New("enough")
-	time.AfterFunc(2*time.Second, func() { cancel(reason) })
+	time.AfterFunc(5*time.Second, func() { cancel(reason) })
 	result, err := Run(ctx, Options{Messages: 1_000_000, Keys: 10, Relays: 2, Logger: logger(t)})
 	if !errors.Is(err, reason) || result == nil || result.Committed == 0 {
 		t.Errorf("got %+v, %v, want a result and the reason", result, err)
