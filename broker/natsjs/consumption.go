@@ -274,11 +274,10 @@ func (c *consumption) publish(d *delivery, what []byte) error {
 	return nil
 }
 
-// message makes the message of a delivery.
-func (c *consumption) message(d *delivery) *outbox.Message {
-	m := &outbox.Message{Topic: c.src.topicOf(d.msg), Payload: d.msg.Data, CreatedAt: d.stored}
+// read reads the message of a delivery.
+func (c *consumption) read(d *delivery, m *outbox.Message) {
+	m.Topic, m.Payload, m.CreatedAt = c.src.topicOf(d.msg), d.msg.Data, d.stored
 	readHeader(d.msg.Header, m)
-	return m
 }
 
 // received makes what is passed on.
@@ -286,13 +285,13 @@ func (c *consumption) received(d *delivery) *outbox.Received {
 	r := &outbox.Received{ReceivedAt: d.arrived, Redelivered: d.times > 1 || d.entry != nil}
 	switch {
 	case c.src.dead:
-		r.Message = outbox.Message{Topic: c.src.topicOf(d.msg), Payload: d.msg.Data, CreatedAt: d.stored}
+		r.Topic, r.Payload, r.CreatedAt = c.src.topicOf(d.msg), d.msg.Data, d.stored
 		r.Failure = readDead(d.msg.Header, &r.Message)
-	default:
-		r.Message = *c.message(d)
-	}
-	if d.entry != nil {
+	case d.entry != nil:
 		r.Failure = outbox.TakeFailure(d.entry.Failure)
+		fallthrough
+	default:
+		c.read(d, &r.Message)
 	}
 	r.Settle = func(how outbox.Settlement) error { return c.settle(d, how) }
 	return r

@@ -67,7 +67,8 @@ func (b *Broker) deadStreamConfig(main jetstream.StreamConfig) jetstream.StreamC
 // another queue it is another dead letter, and so it is in a stream that was made
 // anew and counts from one again.
 func (c *consumption) deadLetter(d *delivery, f *outbox.Failure) *nats.Msg {
-	m := c.message(d)
+	m := &outbox.Message{}
+	c.read(d, m)
 	outbox.TakeFailure(m.Headers) // no one else's
 	h := headerFor(m)
 	if id := h[headerMsgID]; len(id) > 0 && !isFragile(m.ID) {

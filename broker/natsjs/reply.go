@@ -37,11 +37,18 @@ type position struct {
 // or, in newer servers, with domain and account before the stream and sometimes a
 // token at the end.
 func positionOf(reply string) (position, bool) {
-	tokens := strings.Split(reply, ".")
+	var tokens [11]string // of a slice it would be one allocation for each message
+	n := 0
+	for token := range strings.SplitSeq(reply, ".") {
+		if n < len(tokens) {
+			tokens[n] = token
+		}
+		n++
+	}
 	at := 4
-	if len(tokens) >= 11 {
+	if n >= 11 {
 		at = 6
-	} else if len(tokens) != 9 {
+	} else if n != 9 {
 		return position{}, false
 	}
 	times, err := strconv.Atoi(tokens[at])
