@@ -26,6 +26,7 @@ type fire string
 
 const (
 	throughHandleTx fire = "HandleTx"
+	throughGroup    fire = "HandleTx by Group"
 	throughHandle   fire = "Handle"
 )
 
@@ -55,7 +56,7 @@ func TestEffectsOnce(t *testing.T) {
 		plan = firePlan{messages: 20_000, rate: 500, workerKills: 15, serverKills: 2, brokerKills: 2, cuts: 6}
 	}
 	f := newFireplace(t)
-	for _, through := range []fire{throughHandleTx, throughHandle} {
+	for _, through := range []fire{throughHandleTx, throughGroup, throughHandle} {
 		t.Run(string(through), func(t *testing.T) { f.run(t, plan, through) })
 	}
 }
@@ -234,7 +235,7 @@ func (f *fireplace) judge(t *testing.T, plan firePlan, through fire) {
 	if distinct != plan.messages {
 		t.Errorf("%d messages were lost", plan.messages-distinct)
 	}
-	if through == throughHandleTx && (total != plan.messages || balance != plan.messages || wrong > 0) {
+	if through != throughHandle && (total != plan.messages || balance != plan.messages || wrong > 0) {
 		t.Errorf("%d effects and balances of %d, want %d; %d accounts are wrong", total, balance, plan.messages, wrong)
 	}
 	if through == throughHandle && total == distinct {
@@ -257,12 +258,15 @@ func (c *childConfig) runUnderFire(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, sub.Close()) }()
 	w := worker.New(sub, &worker.Config{
-		Queue: fireQueue, Concurrency: 4, Logger: quiet(),
+		Queue: fireQueue, Concurrency: 8, Logger: quiet(),
 		Retries: worker.Retries{Delays: []time.Duration{200 * time.Millisecond, time.Second}, MaxAttempts: 100},
 	})
-	if c.Worker.Fire == throughHandleTx {
+	switch c.Worker.Fire {
+	case throughHandleTx:
 		worker.HandleTx(w, s, "payment.*", payIn)
-	} else {
+	case throughGroup:
+		worker.HandleTx(w, s.Group(20), "payment.*", payIn)
+	default:
 		worker.Handle(w, "payment.*", func(ctx context.Context, d *worker.Delivery[string]) error {
 			var fault error
 			err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {

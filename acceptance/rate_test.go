@@ -101,7 +101,8 @@ func BenchmarkWorker(b *testing.B) {
 }
 
 // BenchmarkHandleTx is BenchmarkWorker with a handler that adds 1 to one of 10,000
-// balances in PostgreSQL, with fsync: without an inbox, and once for each message.
+// balances in PostgreSQL, with fsync: without an inbox, and once for each message, in
+// a transaction of its own or in one that messages share.
 func BenchmarkHandleTx(b *testing.B) {
 	pool := openPool(b, testenv.Postgres(b).NewDatabase(b), 40)
 	s := postgresStore(b, pool)
@@ -112,6 +113,18 @@ func BenchmarkHandleTx(b *testing.B) {
 	add := func(ctx context.Context, tx pgx.Tx, d *worker.Delivery[[]byte]) error {
 		_, err := tx.Exec(ctx, `UPDATE balance SET n = n + 1 WHERE key = $1`, d.Key)
 		return err
+	}
+	once := func(in worker.Inbox[pgx.Tx]) func(*worker.Worker, func() error) {
+		return func(w *worker.Worker, handled func() error) {
+			worker.HandleTx(w, in, "#", add, worker.WithMiddleware(func(next worker.Handler) worker.Handler {
+				return func(ctx context.Context, d *worker.Delivery[[]byte]) error {
+					if err := next(ctx, d); err != nil {
+						return err
+					}
+					return handled()
+				}
+			}))
+		}
 	}
 	for _, handlers := range []int{1, 10, 32} {
 		config := worker.Config{Concurrency: handlers, Prefetch: 500}
@@ -126,16 +139,10 @@ func BenchmarkHandleTx(b *testing.B) {
 			})
 		})
 		b.Run(fmt.Sprintf("inbox/handlers=%d", handlers), func(b *testing.B) {
-			benchmarkWorker(b, "RATE_TX_MESSAGES", 20_000, config, func(w *worker.Worker, handled func() error) {
-				worker.HandleTx(w, s, "#", add, worker.WithMiddleware(func(next worker.Handler) worker.Handler {
-					return func(ctx context.Context, d *worker.Delivery[[]byte]) error {
-						if err := next(ctx, d); err != nil {
-							return err
-						}
-						return handled()
-					}
-				}))
-			})
+			benchmarkWorker(b, "RATE_TX_MESSAGES", 20_000, config, once(s))
+		})
+		b.Run(fmt.Sprintf("group=30/handlers=%d", handlers), func(b *testing.B) {
+			benchmarkWorker(b, "RATE_TX_MESSAGES", 20_000, config, once(s.Group(30)))
 		})
 	}
 }

@@ -19,9 +19,28 @@ var (
 	_ relay.Armer = (*pgxstore.Store)(nil)
 
 	_ worker.Inbox[pgx.Tx] = (*pgxstore.Store)(nil)
+	_ worker.Inbox[pgx.Tx] = (*pgxstore.Group)(nil)
 )
 
+// grouped is a store of which the inbox is a Group.
+type grouped struct {
+	*pgxstore.Store
+	group *pgxstore.Group
+}
+
+func (g grouped) Once(ctx context.Context, consumer, id string, fn func(ctx context.Context, tx pgx.Tx) error) (bool, error) {
+	return g.group.Once(ctx, consumer, id, fn)
+}
+
 func TestConformance(t *testing.T) {
+	runConformance(t, func(s *pgxstore.Store) storetest.Store[pgx.Tx] { return s })
+}
+
+func TestGroupConformance(t *testing.T) {
+	runConformance(t, func(s *pgxstore.Store) storetest.Store[pgx.Tx] { return grouped{s, s.Group(10)} })
+}
+
+func runConformance(t *testing.T, wrap func(*pgxstore.Store) storetest.Store[pgx.Tx]) {
 	storetest.Run(t, func(t *testing.T) storetest.Harness[pgx.Tx] {
 		config := &pgxstore.Config{TablePrefix: "My-"}
 		s, pool, schema := openStore(t, config)
@@ -32,9 +51,9 @@ func TestConformance(t *testing.T) {
 				Shards: 64, Notifies: storetest.NotifiesAll, Snapshots: true,
 				Missing: []string{"message", "lease", "relay"},
 			},
-			Store: s,
+			Store: wrap(s),
 			Open: func(t *testing.T) storetest.Store[pgx.Tx] {
-				return newStore(t, openPool(t, testenv.Postgres(t).URL()), &pgxstore.Config{Schema: schema, TablePrefix: "My-"})
+				return wrap(newStore(t, openPool(t, testenv.Postgres(t).URL()), &pgxstore.Config{Schema: schema, TablePrefix: "My-"}))
 			},
 			Begin:    pool.Begin,
 			Commit:   func(ctx context.Context, tx pgx.Tx) error { return tx.Commit(ctx) },
@@ -57,7 +76,7 @@ func TestConformance(t *testing.T) {
 			Passing: passing(&pgxstore.Config{Schema: schema, TablePrefix: "My-"}),
 			Empty: func(t *testing.T) (storetest.Store[pgx.Tx], func(context.Context) error) {
 				empty, _ := storeIn(t, pool, config)
-				return empty, empty.Migrate
+				return wrap(empty), empty.Migrate
 			},
 		}
 	})

@@ -15,12 +15,10 @@ import (
 	"github.com/outbox-go/outbox/store/pgxstore"
 )
 
-// BenchmarkOnce handles messages whose handler is one UPDATE, with fsync on. Beside
-// Once it measures what is not built, to judge whether it would pay:
-//
-//   - NoInbox: the same without the row of the inbox, the price of which shows.
-//   - BeginWithInsert: BEGIN and the row in one round trip.
-//   - Twenty: twenty messages in one transaction, with a savepoint each.
+// BenchmarkOnce handles messages whose handler is one UPDATE, with fsync on, by the
+// store and by groups of it. Beside them it measures the same without the row of the
+// inbox, the price of which shows, and what is not built, to judge whether it would
+// pay: BEGIN and the row in one round trip.
 func BenchmarkOnce(b *testing.B) {
 	server := testenv.StartPostgres(b, nil)
 	config, err := pgxpool.ParseConfig(server.URL())
@@ -35,27 +33,27 @@ func BenchmarkOnce(b *testing.B) {
 	exec(b, pool, `INSERT INTO account (id) SELECT generate_series(0, 32 * 1000)`)
 	for _, goroutines := range []int{1, 10, 32} {
 		for _, c := range []struct {
-			name  string
-			batch int
-			work  onceWork
+			name string
+			work onceWork
 		}{
-			{"Once", 1, workOnce}, {"NoInbox", 1, workNoInbox}, {"BeginWithInsert", 1, workBeginWithInsert}, {"Twenty", 20, workTwenty},
+			{"NoInbox", workNoInbox}, {"Once", workOnce}, {"BeginWithInsert", workBeginWithInsert},
+			{"Group=10", workGroup(10)}, {"Group=30", workGroup(30)},
 		} {
 			b.Run(fmt.Sprintf("%s/goroutines=%d", c.name, goroutines), func(b *testing.B) {
-				benchmarkOnce(b, goroutines, c.batch, func(ctx context.Context, worker, n int) error { return c.work(ctx, s, pool, worker, n) })
+				benchmarkOnce(b, goroutines, func(ctx context.Context, worker, n int) error { return c.work(ctx, s, pool, worker, n) })
 			})
 		}
 	}
 }
 
-// benchmarkOnce has work called, for batch messages each time, until b.N are done.
-func benchmarkOnce(b *testing.B, goroutines, batch int, work func(ctx context.Context, worker, n int) error) {
+// benchmarkOnce has work called until b.N messages are done.
+func benchmarkOnce(b *testing.B, goroutines int, work func(ctx context.Context, worker, n int) error) {
 	var next atomic.Int64
 	var group sync.WaitGroup
 	b.ResetTimer()
 	for worker := range goroutines {
 		group.Go(func() {
-			for n := int(next.Add(int64(batch))); n <= b.N+batch-1; n = int(next.Add(int64(batch))) {
+			for n := int(next.Add(1)); n <= b.N; n = int(next.Add(1)) {
 				if err := work(b.Context(), worker, n); err != nil {
 					b.Error(err)
 					return
@@ -74,8 +72,7 @@ const (
 	benchInsert = `INSERT INTO outbox.inbox (consumer, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING`
 )
 
-// handleBench is the handler. Each worker has accounts of its own: twenty messages
-// in a transaction that lock what others lock too would wait, or deadlock.
+// handleBench is the handler. Each worker has accounts of its own.
 func handleBench(ctx context.Context, tx interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }, worker, n int,
@@ -115,23 +112,12 @@ func workBeginWithInsert(ctx context.Context, _ *pgxstore.Store, pool *pgxpool.P
 	})
 }
 
-func workTwenty(ctx context.Context, _ *pgxstore.Store, pool *pgxpool.Pool, worker, n int) error {
-	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		for i := range 20 {
-			// The end of the part before goes with the begin of the next.
-			batch := &pgx.Batch{}
-			if i > 0 {
-				batch.Queue("RELEASE part")
-			}
-			batch.Queue("SAVEPOINT part")
-			batch.Queue(benchInsert, "billing", benchID())
-			if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-				return err
-			}
-			if err := handleBench(ctx, tx, worker, n+i); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+func workGroup(most int) onceWork {
+	var group *pgxstore.Group
+	var once sync.Once
+	return func(ctx context.Context, s *pgxstore.Store, _ *pgxpool.Pool, worker, n int) error {
+		once.Do(func() { group = s.Group(most) })
+		_, err := group.Once(ctx, "billing", benchID(), func(ctx context.Context, tx pgx.Tx) error { return handleBench(ctx, tx, worker, n) })
+		return err
+	}
 }
