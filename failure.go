@@ -39,6 +39,9 @@ type Failure struct {
 	LastAt  time.Time
 }
 
+// maxAttempts bounds what a header, which anybody can have written, is taken for.
+const maxAttempts = 1 << 20
+
 // maxReason is the greatest length of a reason on its way, in bytes.
 const maxReason = 1000
 
@@ -67,7 +70,7 @@ func (f *Failure) Headers() map[string]string {
 // if there is none, for drivers. What cannot be read counts as empty.
 func TakeFailure(h map[string]string) *Failure {
 	attempts, err := strconv.Atoi(h[HeaderAttempts])
-	f := &Failure{Attempts: max(0, attempts), Reason: h[HeaderReason], Handler: h[HeaderHandler], Queue: h[HeaderQueue]}
+	f := &Failure{Attempts: min(max(0, attempts), maxAttempts), Reason: h[HeaderReason], Handler: h[HeaderHandler], Queue: h[HeaderQueue]}
 	found := err == nil
 	for name, at := range map[string]*time.Time{HeaderFirstFailedAt: &f.FirstAt, HeaderFailedAt: &f.LastAt} {
 		if t, err := time.Parse(time.RFC3339Nano, h[name]); err == nil {

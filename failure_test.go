@@ -38,6 +38,9 @@ func TestNoFailureInOtherHeaders(t *testing.T) {
 			t.Errorf("%q has the failure %+v, want none", h, *got)
 		}
 	}
+	if got := outbox.TakeFailure(map[string]string{outbox.HeaderAttempts: "9223372036854775807"}); got == nil || got.Attempts > 1<<20 {
+		t.Errorf("got %+v, want a number of attempts that can be counted on", got)
+	}
 	if got := outbox.TakeFailure(map[string]string{outbox.HeaderAttempts: "-2", outbox.HeaderFailedAt: "noon"}); got == nil || *got != (outbox.Failure{}) {
 		t.Errorf("got %+v, want an empty failure", got)
 	}

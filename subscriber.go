@@ -51,9 +51,12 @@ type Subscription struct {
 }
 
 const (
-	maxRetryDelays = 16
-	minRetryDelay  = time.Millisecond
-	maxRetryDelay  = 24 * time.Hour
+	// MaxRetryDelays is the greatest number of delays in a [Subscription].
+	MaxRetryDelays = 16
+	// MaxRetryDelay is the greatest delay of a [Retry].
+	MaxRetryDelay = 24 * time.Hour
+
+	minRetryDelay = time.Millisecond
 )
 
 // Validate reports all that is wrong with s, each fault with the name of its
@@ -74,12 +77,12 @@ func (s *Subscription) Validate() error {
 	if s.Prefetch < 1 {
 		errs = append(errs, fmt.Errorf("outbox: subscription: Prefetch is %d, at least 1 is required", s.Prefetch))
 	}
-	if n := len(s.RetryDelays); n > maxRetryDelays {
-		errs = append(errs, fmt.Errorf("outbox: subscription: RetryDelays has %d delays, at most %d are allowed", n, maxRetryDelays))
+	if n := len(s.RetryDelays); n > MaxRetryDelays {
+		errs = append(errs, fmt.Errorf("outbox: subscription: RetryDelays has %d delays, at most %d are allowed", n, MaxRetryDelays))
 	}
 	for i, d := range s.RetryDelays {
-		if d < minRetryDelay || d > maxRetryDelay {
-			errs = append(errs, fmt.Errorf("outbox: subscription: RetryDelays[%d] is %s: use %s to %s", i, d, minRetryDelay, maxRetryDelay))
+		if d < minRetryDelay || d > MaxRetryDelay {
+			errs = append(errs, fmt.Errorf("outbox: subscription: RetryDelays[%d] is %s: use %s to %s", i, d, minRetryDelay, MaxRetryDelay))
 		}
 	}
 	if s.DeadLetters && s.InOrder {
@@ -179,8 +182,8 @@ func (s *Settlement) Validate(sub *Subscription) error {
 		return errors.New("outbox: settlement: a dead letter can be acknowledged or requeued, nothing else")
 	case moves && s.Failure == nil:
 		return errors.New("outbox: settlement: Failure is nil: Retry and DeadLetter need one")
-	case s.Outcome == Retry && (s.Delay < 0 || s.Delay > maxRetryDelay):
-		return fmt.Errorf("outbox: settlement: Delay is %s: use 0 to %s", s.Delay, maxRetryDelay)
+	case s.Outcome == Retry && (s.Delay < 0 || s.Delay > MaxRetryDelay):
+		return fmt.Errorf("outbox: settlement: Delay is %s: use 0 to %s", s.Delay, MaxRetryDelay)
 	}
 	return nil
 }
