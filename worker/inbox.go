@@ -53,7 +53,8 @@ type Inbox[Tx any] interface {
 // outside of tx, the inbox does not undo.
 //
 // A message without an id goes to the dead letters; Config.MessageID tells where
-// the messages of other systems have theirs.
+// the messages of other systems have theirs. The ids of one queue's messages must be
+// unique among all their senders: two messages with one id are one message.
 func HandleTx[T, Tx any](w *Worker, in Inbox[Tx], pattern string, fn func(ctx context.Context, tx Tx, d *Delivery[T]) error, opts ...HandleOption) {
 	h := newHandler(pattern, opts)
 	if isNil(in) {
@@ -73,7 +74,7 @@ func HandleTx[T, Tx any](w *Worker, in Inbox[Tx], pattern string, fn func(ctx co
 				return undeliverable(err)
 			}
 			return w.once(ctx, in.Transient, func() error {
-				_, err := in.Once(ctx, raw.Queue, inboxID(raw.ID), func(ctx context.Context, tx Tx) error {
+				first, err := in.Once(ctx, raw.Queue, inboxID(raw.ID), func(ctx context.Context, tx Tx) error {
 					fresh := d
 					if d = nil; fresh == nil { // fn may have changed the first one
 						if fresh, err = decode(raw); err != nil {
@@ -82,6 +83,9 @@ func HandleTx[T, Tx any](w *Worker, in Inbox[Tx], pattern string, fn func(ctx co
 					}
 					return fn(ctx, tx, fresh)
 				})
+				if err == nil && !first {
+					w.log.Debug("message was handled before", "queue", raw.Queue, "id", raw.ID, "topic", raw.Topic)
+				}
 				return err
 			})
 		}
@@ -106,11 +110,14 @@ const (
 // passing way for too long.
 func (w *Worker) once(ctx context.Context, transient func(error) bool, transaction func() error) error {
 	timeout := w.cfg.withDefaults().DatabaseTimeout
-	deadline := time.Now().Add(timeout)
+	var deadline time.Time // counted from the first error
 	for backoff := firstDatabaseBackoff; ; backoff = min(2*backoff, maxDatabaseBackoff) {
 		err := transaction()
 		if err == nil || forced(err) || !transient(err) {
 			return err
+		}
+		if deadline.IsZero() {
+			deadline = time.Now().Add(timeout)
 		}
 		pause := backoff/2 + rand.N(backoff/2) //nolint:gosec // spreads load, guards nothing
 		if time.Now().Add(pause).After(deadline) {

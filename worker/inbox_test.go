@@ -159,6 +159,57 @@ func TestPassingDatabaseErrorsAreNoAttempts(t *testing.T) {
 	}
 }
 
+// TestDatabaseTimeoutBeginsWithTheFirstError: a slow handler has its second try.
+func TestDatabaseTimeoutBeginsWithTheFirstError(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, worker.Config{DatabaseTimeout: 10 * time.Second, Retries: worker.Retries{Off: true}})
+		runs := 0
+		in := &fakeInbox{fail: func() error {
+			if runs++; runs == 1 {
+				return errPassing
+			}
+			return nil
+		}}
+		worker.HandleTx(b.worker, in, "#", func(_ context.Context, tx *fakeTx, _ *worker.Delivery[[]byte]) error {
+			time.Sleep(time.Minute)
+			tx.writes = append(tx.writes, "w")
+			return nil
+		})
+		b.start()
+		b.send(text("1", "a", ""))
+		time.Sleep(time.Hour)
+		b.endClean()
+		if len(in.writes) != 1 {
+			t.Errorf("written %q, want it once; dead %+v", in.writes, b.broker.DeadLetters(queueName))
+		}
+	})
+}
+
+// TestMessageIDIsWrittenOnce: what an attempt in order has left behind reads it.
+func TestMessageIDIsWrittenOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, worker.Config{
+			InOrder: true, Retries: worker.Retries{Delays: []time.Duration{0}}, MessageID: func(*outbox.Message) string { return "other" },
+		})
+		var left sync.WaitGroup
+		worker.Handle(b.worker, "#", func(ctx context.Context, d *worker.Delivery[[]byte]) error {
+			left.Go(func() {
+				if id := outbox.CorrelationID(ctx); id != "other" {
+					t.Errorf("id %q", id)
+				}
+			})
+			return errNoLuck
+		})
+		b.start()
+		b.send(text("1", "a", ""))
+		time.Sleep(time.Minute)
+		b.endClean()
+		left.Wait()
+	})
+}
+
 func errorUntil(now, end time.Duration, err error) error {
 	if now < end {
 		return err

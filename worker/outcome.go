@@ -78,7 +78,7 @@ type Retries struct {
 }
 
 const (
-	maxDelay    = 24 * time.Hour
+	maxDelay    = outbox.MaxRetryDelay
 	maxAttempts = 1000
 )
 
@@ -127,27 +127,49 @@ func (r Retries) withDefaults() Retries {
 
 // delay returns the pause after the given number of failed attempts.
 func (r *Retries) delay(failed int) time.Duration {
-	d := r.Delays[min(failed, len(r.Delays))-1]
+	d := r.Delays[max(1, min(failed, len(r.Delays)))-1]
 	return d + time.Duration(rand.Float64()*r.Jitter*float64(d)) //nolint:gosec // spreads load, guards nothing
 }
 
-// settlement decides what becomes of a message whose attempt has failed with err,
-// f being the failure with this attempt counted.
-func (r *Retries) settlement(err error, f *outbox.Failure, dropAborted bool) outbox.Settlement {
-	dead := outbox.Settlement{Outcome: outbox.DeadLetter, Failure: f}
-	var abort *abortError
-	var retry *retryError
-	switch {
-	case errors.As(err, &abort):
-		if dropAborted {
-			return outbox.Settlement{Outcome: outbox.Ack}
+// verdict is what an error says: all that is asked of it, once, since its methods
+// are a user's and may panic.
+type verdict struct {
+	err           error
+	text          string
+	abort         bool
+	retry         *retryError // nil unless asked for
+	undeliverable bool
+	panicked      *outbox.PanicError
+}
+
+// judge returns what err says. If its methods panic, that is its text.
+func judge(err error) (v verdict) {
+	defer func() {
+		if p := recover(); p != nil {
+			v = verdict{err: err, text: fmt.Sprintf("an error of type %T, whose methods panic: %v", err, p)}
 		}
+	}()
+	v.err, v.text = err, err.Error()
+	var abort *abortError
+	v.abort = errors.As(err, &abort)
+	errors.As(err, &v.retry)
+	errors.As(err, &v.panicked)
+	v.undeliverable = errors.Is(err, ErrUndeliverable)
+	return v
+}
+
+// settlement decides what becomes of a message whose attempt has failed with v, f
+// being the failure with this attempt counted.
+func (r *Retries) settlement(v verdict, f *outbox.Failure, dropAborted bool) outbox.Settlement {
+	dead := outbox.Settlement{Outcome: outbox.DeadLetter, Failure: f}
+	switch {
+	case v.abort && dropAborted:
+		return outbox.Settlement{Outcome: outbox.Ack}
+	case v.abort, f.Attempts >= r.MaxAttempts:
 		return dead
-	case f.Attempts >= r.MaxAttempts:
-		return dead
-	case errors.As(err, &retry) && retry.ownDelay:
-		return outbox.Settlement{Outcome: outbox.Retry, Delay: retry.delay, Failure: f}
-	case retry != nil, !r.Off && !errors.Is(err, ErrUndeliverable):
+	case v.retry != nil && v.retry.ownDelay:
+		return outbox.Settlement{Outcome: outbox.Retry, Delay: v.retry.delay, Failure: f}
+	case v.retry != nil, !r.Off && !v.undeliverable:
 		return outbox.Settlement{Outcome: outbox.Retry, Delay: min(r.delay(f.Attempts), maxDelay), Failure: f}
 	}
 	return dead

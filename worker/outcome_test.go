@@ -190,7 +190,8 @@ func TestMessageIsAsItWasInEveryAttempt(t *testing.T) {
 	})
 }
 
-func TestWhatCannotBeRetriedIsGivenBack(t *testing.T) {
+// TestRefusedRetryIsSettledAgain: without running the handler again.
+func TestRefusedRetryIsSettledAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, worker.Config{Concurrency: 1})
@@ -214,12 +215,8 @@ func TestWhatCannotBeRetriedIsGivenBack(t *testing.T) {
 		b.send(text("good", "a", "k"))
 		time.Sleep(time.Minute)
 		b.endClean()
-		want := []string{"bad 1 at 0s", "good 1 at 1s", "bad 1 at 1s", "bad 1 at 2s", "bad 1 at 3s", "bad 2 at 4s"}
-		gotAll := got.all()
-		slices.Sort(gotAll)
-		slices.Sort(want)
-		if !slices.Equal(gotAll, want) {
-			t.Errorf("handled %q, want %q", gotAll, want)
+		if want := []string{"bad 1 at 0s", "good 1 at 3s", "bad 2 at 4s"}; !slices.Equal(got.all(), want) {
+			t.Errorf("handled %q, want %q", got.all(), want)
 		}
 		if !strings.Contains(b.log.String(), "the delay queue is full") {
 			t.Errorf("log:\n%s", b.log)
@@ -262,4 +259,150 @@ func TestDeadLettersAreHandledByAWorkerOfTheirOwn(t *testing.T) {
 			t.Errorf("left %+v", dead)
 		}
 	})
+}
+
+// TestRefusedDeadLetterKeepsTheOrder: its successors wait until it is where it
+// belongs.
+func TestRefusedDeadLetterKeepsTheOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, worker.Config{InOrder: true, Retries: worker.Retries{Off: true}})
+		begin := time.Now()
+		var got record
+		worker.Handle(b.worker, "#", func(_ context.Context, d *worker.Delivery[[]byte]) error {
+			got.add(d.ID)
+			if d.ID == "1" {
+				return errNoLuck
+			}
+			return nil
+		})
+		b.broker.RefuseSettle(func(*outbox.Message, outbox.Settlement) error {
+			if time.Since(begin) < 5*time.Minute {
+				return errors.New("full")
+			}
+			return nil
+		})
+		b.start()
+		for _, id := range []string{"1", "2", "3"} {
+			b.send(text(id, "a", "k"))
+		}
+		time.Sleep(4 * time.Minute)
+		if !slices.Equal(got.all(), []string{"1"}) {
+			t.Errorf("handled %q while the first could not be buried", got.all())
+		}
+		time.Sleep(4 * time.Minute)
+		b.endClean()
+		if dead := b.broker.DeadLetters(queueName); !slices.Equal(got.all(), []string{"1", "2", "3"}) || len(dead) != 1 {
+			t.Errorf("handled %q, dead %+v", got.all(), dead)
+		}
+	})
+}
+
+// TestStopGivesBackWhatCannotBeSettled: also when the stop comes while it is being
+// settled.
+func TestStopGivesBackWhatCannotBeSettled(t *testing.T) {
+	t.Parallel()
+	for name, slow := range map[string]time.Duration{"held": 0, "being settled": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, worker.Config{})
+				worker.Handle(b.worker, "#", func(context.Context, *worker.Delivery[[]byte]) error { return errNoLuck })
+				b.broker.RefuseSettle(func(*outbox.Message, outbox.Settlement) error {
+					time.Sleep(slow)
+					return errors.New("full")
+				})
+				b.start()
+				b.send(text("1", "a", "k"))
+				b.send(text("2", "a", "k"))
+				time.Sleep(slow + 1500*time.Millisecond)
+				b.endClean()
+				if !slices.Equal(b.left(), []string{"1", "2"}) {
+					t.Errorf("left %q, want both", b.left())
+				}
+			})
+		})
+	}
+}
+
+// brokenWrap is an error of which each method panics when it is nil.
+type brokenWrap struct{ err error }
+
+func (e *brokenWrap) Error() string { return e.err.Error() }
+func (e *brokenWrap) Unwrap() error { return e.err }
+
+func TestErrorsThatPanicAreFailures(t *testing.T) {
+	t.Parallel()
+	var none *brokenWrap
+	calls, dead := attempts(t, worker.Config{Retries: worker.Retries{Delays: []time.Duration{0}}}, func(int) error { return none })
+	if len(calls) != 2 || dead == nil || !strings.Contains(dead.Reason, "whose methods panic") {
+		t.Errorf("attempts %q, dead %+v", calls, dead)
+	}
+}
+
+func TestAttemptsOfAForeignHeader(t *testing.T) {
+	t.Parallel()
+	for _, before := range []int{1<<63 - 1, -1, 1 << 20} {
+		var settled []outbox.Settlement
+		w := worker.New(fakeSubscriber(func(ctx context.Context, _ outbox.Subscription, ready func(), receive func(*outbox.Received)) error {
+			ready()
+			done := make(chan struct{})
+			receive(&outbox.Received{Message: text("1", "a", ""), Failure: &outbox.Failure{Attempts: before}, Settle: func(s outbox.Settlement) error {
+				settled = append(settled, s)
+				close(done)
+				return nil
+			}})
+			<-done
+			return errNoLuck
+		}), &worker.Config{Queue: "q", Logger: quiet()})
+		worker.Handle(w, "#", func(context.Context, *worker.Delivery[[]byte]) error { return errNoLuck })
+		if err := w.Run(t.Context()); !errors.Is(err, errNoLuck) || len(settled) != 1 {
+			t.Errorf("%d attempts: settled %+v, %v", before, settled, err)
+		}
+	}
+}
+
+func TestRetryAfterOfADeadLetter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, worker.Config{DeadLetters: true})
+		dying := worker.New(b.broker.Subscriber(), &worker.Config{Queue: queueName, Retries: worker.Retries{Off: true}, Logger: quiet()})
+		worker.Handle(dying, "#", func(context.Context, *worker.Delivery[[]byte]) error { return errNoLuck })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		go func() {
+			<-dying.Ready()
+			b.send(text("1", "a", ""))
+		}()
+		if err := dying.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		var got record
+		worker.Handle(b.worker, "#", func(context.Context, *worker.Delivery[[]byte]) error {
+			got.add(time.Since(begin).String())
+			return worker.RetryAfter(time.Hour, errNoLuck)
+		})
+		b.start()
+		time.Sleep(150 * time.Minute)
+		b.endClean()
+		if want := []string{"0s", "1h0m0s", "2h0m0s"}; !slices.Equal(got.all(), want) {
+			t.Errorf("handled at %q, want %q", got.all(), want)
+		}
+	})
+}
+
+func TestManyDelaysAreNoFault(t *testing.T) {
+	t.Parallel()
+	var got outbox.Subscription
+	ctx, cancel := context.WithCancel(t.Context())
+	w := worker.New(fakeSubscriber(func(_ context.Context, s outbox.Subscription, _ func(), _ func(*outbox.Received)) error {
+		got = s
+		cancel()
+		return s.Validate()
+	}), &worker.Config{Queue: "q", Logger: quiet(), Retries: worker.Retries{Delays: worker.Exponential(time.Second, 24*time.Hour, 20)}})
+	worker.Handle(w, "#", handleNothing, worker.WithRetries(worker.Retries{Delays: []time.Duration{0, 2 * time.Second, 3 * time.Second}}))
+	if err := w.Run(ctx); err != nil || len(got.RetryDelays) != outbox.MaxRetryDelays || !slices.Contains(got.RetryDelays, 3*time.Second) {
+		t.Errorf("delays %v, %v", got.RetryDelays, err)
+	}
 }

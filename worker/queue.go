@@ -123,10 +123,10 @@ func (q *queue) take(slot int, done *task) *task {
 	}
 }
 
-// hold keeps the task that slot ran for delay, then calls giveBack and releases
-// the task; without giveBack, the task may run again. It reports false when the
-// queue has been stopped.
-func (q *queue) hold(slot int, t *task, delay time.Duration, giveBack func(*task)) bool {
+// hold keeps the task that slot ran for delay, then calls after, and again after
+// each delay that this returns; when it returns 0, the task is released. Without
+// after, the task may run again. hold reports false when the queue has been stopped.
+func (q *queue) hold(slot int, t *task, delay time.Duration, after func(*task) time.Duration) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.stopped {
@@ -134,16 +134,36 @@ func (q *queue) hold(slot int, t *task, delay time.Duration, giveBack func(*task
 	}
 	q.leave(slot, t)
 	t.settled.Store(false)
-	q.held[t] = time.AfterFunc(delay, func() {
-		switch {
-		case giveBack == nil:
-			q.runAgain(t)
-		case q.due(t):
-			giveBack(t)
-			q.unhold(t)
-		}
-	})
+	q.keep(t, delay, after)
 	return true
+}
+
+// keep is called with mu locked.
+func (q *queue) keep(t *task, delay time.Duration, after func(*task) time.Duration) {
+	q.held[t] = time.AfterFunc(delay, func() {
+		if after == nil {
+			q.runAgain(t)
+			return
+		}
+		if !q.due(t) {
+			return
+		}
+		if more := after(t); more > 0 && q.keepOn(t, more, after) {
+			return
+		} else if more > 0 { // stopped meanwhile
+			_ = t.msg.Settle(outbox.Settlement{Outcome: outbox.Requeue})
+		}
+		q.unhold(t)
+	})
+}
+
+func (q *queue) keepOn(t *task, delay time.Duration, after func(*task) time.Duration) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.stopped {
+		q.keep(t, delay, after)
+	}
+	return !q.stopped
 }
 
 // runAgain lets t run again, if it is still held.

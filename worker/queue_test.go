@@ -18,7 +18,7 @@ func TestQueueForgetsWhatItHasGivenBack(t *testing.T) {
 			q.put(&outbox.Received{Message: outbox.Message{Key: "k"}}, h)
 			failed := q.take(0, done)
 			given := false
-			q.hold(0, failed, time.Second, func(*task) { given = true })
+			q.hold(0, failed, time.Second, func(*task) time.Duration { given = true; return 0 })
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
 			if !given || len(q.held) != 0 || len(q.newest) != 0 || q.open != 0 || h.lane.running != 0 {

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,7 +81,7 @@ func (r *run) work(ctx context.Context, slot int, done *task) {
 		if lost(t.msg) && t.claim() {
 			// It comes again. To handle it here as well would be a needless repeat
 			// and, after its successors were handled elsewhere, out of order.
-			_ = t.msg.Settle(outbox.Settlement{Outcome: outbox.Requeue})
+			r.giveBack(t)
 			done = t
 			continue
 		}
@@ -121,8 +120,12 @@ func (r *run) call(ctx context.Context, slot int, t *task) (err error) {
 			r.pool.Go(func() { r.work(ctx, slot, done) })
 		}
 	}()
-	if id := r.cfg.MessageID; id != nil {
-		t.msg.ID = cmp.Or(id(&t.msg.Message), t.msg.ID)
+	if f := r.cfg.MessageID; f != nil {
+		// In order a message runs more than once, and what an earlier attempt has left
+		// behind may still read it: the same id is not written again.
+		if id := f(&t.msg.Message); id != "" && id != t.msg.ID {
+			t.msg.ID = id
+		}
 	}
 	err = t.handler.run(outbox.WithCause(ctx, &t.msg.Message), r.delivery(t))
 	returned = true

@@ -38,7 +38,10 @@ type Config struct {
 	// Prefetch is the number of messages that the broker hands out before the
 	// first of them is settled: those that run, that wait for their turn, and
 	// that are held after a failure. Defaults to 2 × Concurrency, and at least
-	// 100; at most 65,535. Less than Concurrency leaves handlers idle.
+	// 100; at most 65,535. Less than Concurrency leaves handlers idle. A message
+	// may wait for Prefetch / Concurrency others: with handlers that take minutes
+	// use less, since brokers limit how long a message may be unsettled (30 min at
+	// RabbitMQ).
 	Prefetch int
 
 	// Codecs are added to [outbox.JSON] and [outbox.Bytes], each for its
@@ -59,14 +62,18 @@ type Config struct {
 	// is then tried again in its place, with its successors of the same key
 	// waiting, and goes to the dead letters in the end, with its successors going
 	// on. Its attempts are counted by the worker, from 1 again after a restart.
-	// With it, delays longer than the broker's own limit for unsettled messages
-	// (30 min at RabbitMQ) end the connection. All workers of a queue must agree
-	// on it.
+	// The sum of its delays and handling times must stay below the broker's limit
+	// for unsettled messages (30 min at RabbitMQ), or it never gets to its end.
+	// When a worker loses its connection another one takes over, while a handler
+	// of the first may still run: with HandleTx its effects are undone or count
+	// once. All workers of a queue must agree on InOrder.
 	InOrder bool
 
 	// DeadLetters makes the worker handle the dead letters of Queue in the place
-	// of its messages. What a handler accepts is removed; all else stays and
-	// comes again after its delay.
+	// of its messages, whatever their topics: register a handler for "#", or take
+	// care that the others know what can be there. What a handler accepts is
+	// removed; all else is held for its delay, or that of a RetryAfter, and given
+	// back. So many as Prefetch that are refused again and again hide the others.
 	DeadLetters bool
 
 	// Middleware is put around every handler, the first one outermost.
@@ -75,11 +82,13 @@ type Config struct {
 	// MessageID returns the id of a message, for messages of other systems that
 	// carry it elsewhere than this module does; if it returns "", the id is what
 	// it was. See [IDFromHeaders] and [IDFromCloudEvent]. It must be safe for
-	// concurrent use and must not change the message.
+	// concurrent use, must not change the message, and must always return the same
+	// id for it.
 	MessageID func(m *outbox.Message) string
 
-	// DatabaseTimeout is how long HandleTx tries a transaction again while the
-	// database fails in a way that passes. Defaults to 30 s.
+	// DatabaseTimeout is how long, from the first error on, HandleTx tries a
+	// transaction again while the database fails in a way that passes; then the
+	// attempt counts as failed. Defaults to 30 s.
 	DatabaseTimeout time.Duration
 
 	// InboxRetention is the age at which the rows of the inboxes of HandleTx are
@@ -89,7 +98,8 @@ type Config struct {
 	InboxRetention time.Duration
 
 	// ShutdownTimeout is the time for which running handlers may go on after
-	// the context of Run has ended. Defaults to 30 s.
+	// the context of Run has ended. Defaults to 30 s. Run can take longer by what
+	// the broker takes to answer the last retries and dead letters.
 	ShutdownTimeout time.Duration
 
 	// Logger defaults to [slog.Default]. Payloads are not logged; the texts of
@@ -103,6 +113,7 @@ type Worker struct {
 	sub    outbox.Subscriber
 	cfg    Config
 	codecs *outbox.Codecs
+	log    *slog.Logger
 	ready  chan struct{}
 
 	mu       sync.Mutex // guards what follows
@@ -118,6 +129,7 @@ func New(sub outbox.Subscriber, cfg *Config) *Worker {
 	if cfg != nil {
 		w.cfg = *cfg
 	}
+	w.log = w.cfg.withDefaults().Logger
 	var codecs []outbox.Codec
 	for _, codec := range w.cfg.Codecs {
 		if codec != nil {
@@ -130,7 +142,7 @@ func New(sub outbox.Subscriber, cfg *Config) *Worker {
 
 // Ready returns a channel that is closed when the subscription has been
 // established for the first time: what is sent to the handlers' topics from then
-// on reaches the queue.
+// on reaches the queue. It stays open if Run fails before.
 func (w *Worker) Ready() <-chan struct{} { return w.ready }
 
 // Run subscribes and handles messages until ctx ends; then it stops as the
@@ -203,7 +215,7 @@ func (w *Worker) subscription() outbox.Subscription {
 	if !cfg.InOrder && !cfg.DeadLetters {
 		slices.Sort(delays)
 		delays = slices.DeleteFunc(slices.Compact(delays), func(d time.Duration) bool { return d < time.Millisecond })
-		s.RetryDelays = delays
+		s.RetryDelays = delays[:min(len(delays), outbox.MaxRetryDelays)] // drivers manage the others, too
 	}
 	return s
 }
