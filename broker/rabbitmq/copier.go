@@ -28,6 +28,7 @@ type copier struct {
 
 	mu       sync.Mutex // held while connecting, too: the others wait for it
 	link     *link
+	ended    bool  // by close
 	failed   error // why there is no link
 	failures int
 	again    time.Time // not to be tried before
@@ -76,9 +77,9 @@ func (c *copier) publish(t *target, p *amqp.Publishing) error {
 	}
 	l, err := c.open()
 	if err != nil {
-		return fmt.Errorf("rabbitmq: %w", err)
+		return err
 	}
-	if err := fit(p, l.conn.Config.FrameSize-frameOverhead); err != nil {
+	if err := fit(p, maxProperties(l.conn.Config.FrameSize)); err != nil {
 		return err
 	}
 	// A broker that reads no more can keep us in writing.
@@ -107,6 +108,8 @@ func (c *copier) open() (*link, error) {
 	switch {
 	case isClosed(c.closed):
 		return nil, errSubscriberClosed
+	case c.ended:
+		return nil, errStale
 	case c.link != nil && !c.link.channel.IsClosed():
 		return c.link, nil
 	case time.Now().Before(c.again):
@@ -127,6 +130,7 @@ func (c *copier) open() (*link, error) {
 	}()
 	l, err := openLink(ctx, c.endpoint)
 	if err != nil {
+		err = fmt.Errorf("rabbitmq: %w", err)
 		c.failed, c.again = err, time.Now().Add(c.endpoint.config.backoff(c.failures))
 		c.failures++
 		return nil, err
@@ -265,6 +269,7 @@ func (c *copier) giveUp(l *link, f *flight) error {
 func (c *copier) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.ended = true
 	if c.link != nil {
 		c.link.conn.close()
 		c.link = nil

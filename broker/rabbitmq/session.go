@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/outbox-go/outbox"
@@ -29,8 +30,14 @@ type session struct {
 	answers []answer
 }
 
-// frameOverhead is what a frame has besides its payload (AMQP 0-9-1, 4.2.3).
-const frameOverhead = 8
+// maxProperties returns how many bytes of properties fit in a frame, of which 8 are
+// not payload (AMQP 0-9-1, 4.2.3). A frame size of 0 means that there is no limit.
+func maxProperties(frameSize int) int {
+	if frameSize == 0 {
+		return math.MaxInt
+	}
+	return frameSize - 8
+}
 
 // run connects and answers until ctx ends.
 func (p *Publisher) run(ctx context.Context) {
@@ -95,7 +102,7 @@ func (p *Publisher) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rabbitmq: %w", err)
 	}
-	s.maxProperties = s.conn.Config.FrameSize - frameOverhead
+	s.maxProperties = maxProperties(s.conn.Config.FrameSize)
 	s.opened = time.Now()
 	return s, nil
 }
