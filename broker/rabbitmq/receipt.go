@@ -35,6 +35,9 @@ func (c *consumer) receipt(d *delivery, m *amqp.Delivery) *outbox.Received {
 	cleanHeaders(m.Headers, c.queue)
 	r.Received = outbox.Received{Message: message(m), ReceivedAt: time.Now(), Lost: d.ended}
 	r.Failure = outbox.TakeFailure(r.Headers)
+	if r.Failure != nil && !c.concerns(m, r.Failure) {
+		r.Failure = nil
+	}
 	if len(r.Headers) == 0 {
 		r.Headers = nil
 	}
@@ -46,6 +49,14 @@ func (c *consumer) receipt(d *delivery, m *amqp.Delivery) *outbox.Received {
 	d.ledger.add(&r.entry)
 	c.unsettled.add()
 	return &r.Received
+}
+
+// concerns reports whether the failure that came with m is this queue's. By an
+// exchange other queues get the same message, as when somebody moves dead letters
+// there: to them it is new. What was sent to this queue alone, as its retries are,
+// has its failure whichever Queue that names.
+func (c *consumer) concerns(m *amqp.Delivery, f *outbox.Failure) bool {
+	return c.sub.DeadLetters || m.Exchange == "" || f.Queue == c.sub.Queue
 }
 
 func (r *receipt) settle(s outbox.Settlement) error {

@@ -335,3 +335,78 @@ func TestFit(t *testing.T) {
 		t.Error("what does not fit was not found")
 	}
 }
+
+// What the dead letters of one queue have been through is nothing to the others
+// that get them, too, when somebody moves them to the exchange.
+func TestFailureOfAnotherQueue(t *testing.T) {
+	t.Parallel()
+	address := testenv.RabbitMQ(t).NewVHost(t)
+	in := subscribe(t, address, nil, retrying())
+	in.waitReady()
+	s := retrying()
+	s.Queue = "other"
+	other := subscribe(t, address, nil, s)
+	other.waitReady()
+	if failed := publishAgain(t, newPublisher(t, address, nil), testMessages("a", 1)); failed != nil {
+		t.Fatal(failed)
+	}
+	mustSettle(t, other.next(), outbox.Settlement{Outcome: outbox.Ack})
+	mustSettle(t, in.next(), outbox.Settlement{Outcome: outbox.DeadLetter, Failure: failed(5)})
+	ch := rawChannel(t, address)
+	d, ok, err := ch.Get("q.dlq", true)
+	if err != nil || !ok {
+		t.Fatalf("no dead letter: %v", err)
+	}
+	if err := ch.Publish("outbox", "a", true, false, copyOf(&d)); err != nil {
+		t.Fatal(err)
+	}
+	r := in.next()
+	if r.Failure == nil || r.Failure.Attempts != 5 {
+		t.Errorf("its own queue gets the failure %+v, want one of 5 attempts", r.Failure)
+	}
+	mustSettle(t, r, outbox.Settlement{Outcome: outbox.Ack})
+	r = other.next()
+	if r.Failure != nil || r.Headers != nil || r.Redelivered {
+		t.Errorf("another queue gets the failure %+v, the headers %v and Redelivered %v, want none", r.Failure, r.Headers, r.Redelivered)
+	}
+	theirs := failed(1)
+	theirs.Queue = "other"
+	mustSettle(t, r, outbox.Settlement{Outcome: outbox.Retry, Failure: theirs})
+	r = other.next()
+	if r.Failure == nil || *r.Failure != *theirs {
+		t.Errorf("after a retry another queue gets the failure %+v, want %+v", r.Failure, theirs)
+	}
+	mustSettle(t, r, outbox.Settlement{Outcome: outbox.Ack})
+}
+
+// A Settle that comes late opens no connection that nobody would close.
+func TestEndedCopierOpensNothing(t *testing.T) {
+	t.Parallel()
+	address := testenv.RabbitMQ(t).NewVHost(t)
+	config := (&SubscriberConfig{}).withDefaults()
+	e, err := newEndpoint(address, config.Connection, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCopier(e, &config, make(chan struct{}))
+	c.close()
+	if l, err := c.open(); !errors.Is(err, errStale) {
+		t.Errorf("open returned %v, %v, want %v", l, err, errStale)
+		c.close()
+	}
+}
+
+// A broker with frame_max 0 sets no limit.
+func TestFrameWithoutLimit(t *testing.T) {
+	t.Parallel()
+	p := amqp.Publishing{Headers: amqp.Table{outbox.HeaderReason: strings.Repeat("r", 1000), "x": strings.Repeat("x", 1<<20)}}
+	if err := fit(&p, maxProperties(0)); err != nil || len(p.Headers[outbox.HeaderReason].(string)) != 1000 {
+		t.Errorf("without a limit: %v", err)
+	}
+	if err := fit(&p, maxProperties(1<<17)); err == nil {
+		t.Error("headers greater than a frame: no error")
+	}
+	if got := maxProperties(1 << 17); got != 1<<17-8 {
+		t.Errorf("maxProperties is %d", got)
+	}
+}
