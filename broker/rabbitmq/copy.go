@@ -42,7 +42,7 @@ func copyOf(d *amqp.Delivery) amqp.Publishing {
 // failedCopy returns a copy of d that carries its topic and f.
 func failedCopy(d *amqp.Delivery, topic string, f *outbox.Failure) amqp.Publishing {
 	p := copyOf(d)
-	maps.DeleteFunc(p.Headers, func(name string, _ any) bool { return isFailureHeader(name) })
+	maps.DeleteFunc(p.Headers, func(name string, _ any) bool { return failureHeaders[name] != "" })
 	for name, value := range f.Headers() {
 		p.Headers[name] = value
 	}
@@ -50,14 +50,10 @@ func failedCopy(d *amqp.Delivery, topic string, f *outbox.Failure) amqp.Publishi
 	return p
 }
 
-func isFailureHeader(name string) bool {
-	switch name {
-	case outbox.HeaderAttempts, outbox.HeaderReason, outbox.HeaderHandler, outbox.HeaderQueue,
-		outbox.HeaderFirstFailedAt, outbox.HeaderFailedAt:
-		return true
-	}
-	return false
-}
+// failureHeaders has each header that a failure can have.
+var failureHeaders = (&outbox.Failure{
+	Attempts: 1, Reason: "x", Handler: "x", Queue: "x", FirstAt: time.Unix(1, 0), LastAt: time.Unix(1, 0),
+}).Headers()
 
 // fit shortens the reason of the failure until the properties of p fit in a frame
 // of so many bytes, as AMQP wants it (0-9-1, 4.2.6.1). A greater frame would end

@@ -5,9 +5,10 @@
 // a durable queue, a quorum queue by default, bound to the exchange by its topic
 // patterns, which are AMQP's own.
 //
-// pub, err := rabbitmq.NewPublisher("amqp://guest:guest@localhost/", nil) sub, err
-// := rabbitmq.NewSubscriber("amqps://user:secret@broker.example/vhost",
-// &rabbitmq.SubscriberConfig{      Exchange: "orders", })
+//	pub, err := rabbitmq.NewPublisher("amqp://guest:guest@localhost/", nil)
+//	sub, err := rabbitmq.NewSubscriber("amqps://user:secret@broker.example/vhost", &rabbitmq.SubscriberConfig{
+//		Exchange: "orders",
+//	})
 //
 // The URL is that of https://www.rabbitmq.com/docs/uri-spec and
 // https://www.rabbitmq.com/docs/uri-query-parameters. Reserved characters in the
@@ -73,7 +74,8 @@
 // the name of *.retry.*, and watch the length of *.dlq. To give up all retries of a
 // kind, purge their delay queue; do not delete one that has messages. To handle
 // dead letters again, move them back to the queue, by a shovel for example; they
-// come with their failures and their first topic.
+// come with their failures and their first topic. Moved to the exchange they go to
+// all queues that collect the topic, and are new to those that have not failed.
 //
 // What the broker itself makes a dead letter, because a message expires or somebody
 // rejects it, comes to the same queue, with the broker's reason in its Failure.

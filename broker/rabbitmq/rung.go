@@ -22,13 +22,9 @@ var commonRungs = [...]rung{
 	rung(time.Minute), rung(10 * time.Minute), rung(time.Hour),
 }
 
-const (
-	// maxRetryDelay is the greatest delay that the contract knows.
-	maxRetryDelay = 24 * time.Hour
-	// minSlack is the least by which a message may be late for the sake of fewer
-	// steps: about what a step itself takes on a busy machine.
-	minSlack = 20 * time.Millisecond
-)
+// minSlack is the least by which a message may be late for the sake of fewer
+// steps: about what a step itself takes on a busy machine.
+const minSlack = 20 * time.Millisecond
 
 // rungOf returns the rung for d, in whole milliseconds, not less than d.
 func rungOf(d time.Duration) rung {
@@ -111,5 +107,5 @@ func untilRetry(header any, now time.Time) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return min(at.Sub(now), maxRetryDelay)
+	return min(at.Sub(now), outbox.MaxRetryDelay)
 }

@@ -68,7 +68,7 @@ func TestLadderAddsUp(t *testing.T) {
 		l := newLadder(&outbox.Subscription{RetryDelays: c.delays}, Declare)
 		for _, d := range []time.Duration{
 			time.Millisecond, 70 * time.Millisecond, 999 * time.Millisecond, 1001 * time.Millisecond, 9 * time.Second, 59 * time.Second,
-			90 * time.Second, 59*time.Minute + 59*time.Second, maxRetryDelay - time.Millisecond, maxRetryDelay,
+			90 * time.Second, 59*time.Minute + 59*time.Second, outbox.MaxRetryDelay - time.Millisecond, outbox.MaxRetryDelay,
 		} {
 			var waited time.Duration
 			steps := 0
@@ -113,7 +113,7 @@ func TestUntilRetry(t *testing.T) {
 		{nil, 0}, {int64(7), 0}, {"soon", 0},
 		{now.Add(time.Second).UTC().Format(time.RFC3339Nano), time.Second},
 		{now.Add(-time.Second).UTC().Format(time.RFC3339Nano), -time.Second},
-		{"9999-01-01T00:00:00Z", maxRetryDelay}, // by a clock that is wrong
+		{"9999-01-01T00:00:00Z", outbox.MaxRetryDelay}, // by a clock that is wrong
 	} {
 		if got := untilRetry(c.header, now); got != c.want {
 			t.Errorf("untilRetry(%v) is %v, want %v", c.header, got, c.want)
