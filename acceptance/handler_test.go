@@ -155,6 +155,7 @@ func TestK25_WorkerKilledWhileAHandlerRuns(t *testing.T) {
 		s.prepareBacklog(t, "jobs", 3)
 		p := s.startWorkerProcess(t, workerChild{Queue: "jobs", Hold: time.Hour})
 		p.await(t, "begin 0")
+		time.Sleep(200 * time.Millisecond) // an acknowledgement that comes too early gets the time to be sent
 		p.kill()
 		if got := s.rest(t, "jobs", 3); !slices.Equal(got, []string{"0", "1", "2"}) {
 			t.Errorf("left %q, want 0 to 2", got)
