@@ -274,10 +274,12 @@ func (c *consumption) publish(d *delivery, what []byte) error {
 	return nil
 }
 
-// read reads the message of a delivery.
+// read reads the message of a delivery. A failure among its headers is another
+// queue's, or that of a dead letter that somebody has published again.
 func (c *consumption) read(d *delivery, m *outbox.Message) {
 	m.Topic, m.Payload, m.CreatedAt = c.src.topicOf(d.msg), d.msg.Data, d.stored
 	readHeader(d.msg.Header, m)
+	takeFailure(m)
 }
 
 // received makes what is passed on.

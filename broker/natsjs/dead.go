@@ -69,7 +69,6 @@ func (b *Broker) deadStreamConfig(main jetstream.StreamConfig) jetstream.StreamC
 func (c *consumption) deadLetter(d *delivery, f *outbox.Failure) *nats.Msg {
 	m := &outbox.Message{}
 	c.read(d, m)
-	outbox.TakeFailure(m.Headers) // no one else's
 	h := headerFor(m)
 	if id := h[headerMsgID]; len(id) > 0 && !isFragile(m.ID) {
 		h[outbox.HeaderID] = id // else it is there, escaped
@@ -99,6 +98,14 @@ func readDead(h nats.Header, m *outbox.Message) *outbox.Failure {
 	readHeader(h, m)
 	if len(id) > 0 {
 		m.ID = id[0]
+	}
+	return takeFailure(m)
+}
+
+// takeFailure takes the failure out of m's headers.
+func takeFailure(m *outbox.Message) *outbox.Failure {
+	if len(m.Headers) == 0 {
+		return nil
 	}
 	f := outbox.TakeFailure(m.Headers)
 	if len(m.Headers) == 0 {

@@ -76,6 +76,41 @@ func TestStreamMadeAnewHasOtherDeadLetters(t *testing.T) {
 	}
 }
 
+// TestDeadLetterPublishedAgain: to all queues that get it, it is a new message.
+func TestDeadLetterPublishedAgain(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	config := place()
+	b := connect(t, s.url(), config)
+	c := subscribe(t, b, all("q", 1))
+	publishN(t, b, 1)
+	js := s.jetStream(t)
+	c.settle(c.want(0, 0), outbox.Settlement{Outcome: outbox.DeadLetter, Failure: &outbox.Failure{
+		Attempts: 5, Reason: "it failed ", Handler: "#", Queue: "q", FirstAt: time.Unix(1, 0), LastAt: time.Unix(2, 0),
+	}})
+	stream, err := js.Stream(t.Context(), config.Stream+"-dead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, err := stream.GetMsg(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(dead.Header, nats.ExpectedStreamHdr)
+	topic := benchMessage(0).Topic
+	if _, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: config.SubjectPrefix + topic, Data: dead.Data, Header: dead.Header}); err != nil {
+		t.Fatal(err)
+	}
+	r := c.want(0, 0)
+	for name := range r.Headers {
+		if strings.Contains(name, outbox.HeaderPrefix) && name != outbox.HeaderID {
+			t.Errorf("the header %s reaches the handler", name)
+		}
+	}
+	c.settle(r, outbox.Settlement{Outcome: outbox.Ack})
+	c.end()
+}
+
 // TestDeadLettersOfOthers: messages that this package has not published, without
 // any headers and with strange ones.
 func TestDeadLettersOfOthers(t *testing.T) {

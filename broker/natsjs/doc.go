@@ -53,7 +53,8 @@
 // are acknowledged by a subscription with DeadLetters, or for
 // [Config.DeadLetterMaxAge]. A message that is so great that the failure would
 // make it too great for the server dies without reason and handler; one that
-// leaves less than some hundred bytes cannot die: to settle it so is an error.
+// leaves less than some hundred bytes cannot die: to settle it so is an error. One
+// that somebody publishes again, to the main stream, is new to all queues.
 //
 //	nats stream subjects outbox-dead     # how many there are of which queue and topic
 //	nats stream view outbox-dead         # look at them; takes none away
