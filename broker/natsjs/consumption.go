@@ -169,7 +169,8 @@ func (c *consumption) sendBack(i int, later time.Duration) bool {
 }
 
 // renewMatcher asks the server what the queue collects now. Where it cannot, the
-// connection is renewed, which asks too, and wakes the consumption. The caller
+// connection is renewed, which asks too, and wakes the consumption; but not where
+// ctx has ended, since what is unsettled is settled by the connection. The caller
 // holds mu, which is released meanwhile.
 func (c *consumption) renewMatcher(ctx context.Context) bool {
 	l := c.link
@@ -181,7 +182,9 @@ func (c *consumption) renewMatcher(ctx context.Context) bool {
 	consumer, err := l.conn.js.Consumer(ctx, c.src.stream, c.src.consumer)
 	c.mu.Lock()
 	if err != nil {
-		l.fail(err)
+		if ctx.Err() == nil {
+			l.fail(err)
+		}
 		return false
 	}
 	c.matcher = c.src.newMatcher(&consumer.CachedInfo().Config, asked)
