@@ -26,6 +26,7 @@ type consumption struct {
 	matcher   *matcher               // what the queue collects
 	buffer    []*delivery            // arrived and not passed on
 	unsettled map[*delivery]struct{} // passed on
+	owed      map[*delivery][]byte   // settled without a connection, and by which word
 	newest    uint64                 // the greatest sequence that has arrived
 	requested int                    // asked for and not arrived
 	pin       string                 // the server's word for us, if it keeps the queue to us
@@ -60,7 +61,8 @@ func newConsumption(b *Broker, sub outbox.Subscription) *consumption {
 	return &consumption{
 		broker: b, sub: sub, src: src,
 		log:  b.config.Logger.With("role", "subscriber", "stream", src.stream, "queue", sub.Queue),
-		wake: make(chan struct{}, 1), gone: make(chan struct{}), unsettled: map[*delivery]struct{}{},
+		wake: make(chan struct{}, 1), gone: make(chan struct{}),
+		unsettled: map[*delivery]struct{}{}, owed: map[*delivery][]byte{},
 	}
 }
 
@@ -200,7 +202,8 @@ func (c *consumption) fault() error {
 }
 
 // wind ends the subscription in order: it gives back what was not passed on and
-// waits for the rest to be settled.
+// waits for the rest to be settled, and a while for a connection if some of it could
+// not be told.
 func (c *consumption) wind() error {
 	c.mu.Lock()
 	c.ending = true
@@ -216,19 +219,26 @@ func (c *consumption) wind() error {
 	c.buffer = nil
 	c.unpin()
 	c.mu.Unlock()
+	var expired <-chan time.Time
 	for {
 		c.mu.Lock()
-		left, err := len(c.unsettled), c.fault()
+		left, owed, err := len(c.unsettled), len(c.owed), c.fault()
 		c.mu.Unlock()
-		if left == 0 {
+		if left == 0 && owed == 0 {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		if left == 0 && expired == nil {
+			expired = time.After(c.broker.config.ConnectTimeout)
+		}
 		select {
 		case <-c.wake:
 		case <-c.gone:
+		case <-expired:
+			c.log.Warn("settlements not sent: the messages come again", "messages", owed)
+			return nil
 		}
 	}
 }
@@ -251,6 +261,7 @@ func (c *consumption) abandon() {
 		_ = c.publish(d, nak)
 	}
 	clear(c.unsettled)
+	clear(c.owed)
 	c.buffer = nil
 	c.unpin()
 	close(c.gone)

@@ -45,8 +45,12 @@ func (c *consumption) keepConnected(ctx context.Context) {
 			ever = true
 			c.log.Info("connected", "server", l.conn.ConnectedAddr())
 			began := time.Now()
-			c.attach(l)
-			err = c.tend(ctx, l)
+			for err == nil && !c.attach(l) {
+				err = c.repay(ctx, l)
+			}
+			if err == nil {
+				err = c.tend(ctx, l)
+			}
 			c.detach(l)
 			if time.Since(began) > c.broker.config.ReconnectMaxWait {
 				failures = -1 // it was a good one: try at once
@@ -138,9 +142,13 @@ func (c *consumption) ensure(ctx context.Context, l *link) (*jetstream.ConsumerI
 	return info, errors.Join(missing, err) // all that is missing, at once
 }
 
-func (c *consumption) attach(l *link) {
+// attach begins to use l, unless something is owed.
+func (c *consumption) attach(l *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.owed) > 0 {
+		return false
+	}
 	c.link, c.matcher, c.requested = l, l.matcher, 0
 	c.news++
 	for _, d := range c.buffer {
@@ -150,6 +158,7 @@ func (c *consumption) attach(l *link) {
 	}
 	c.request()
 	c.signal()
+	return true
 }
 
 func (c *consumption) detach(l *link) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"testing"
@@ -31,7 +32,7 @@ func TestServerRestart(t *testing.T) {
 	go func() {
 		s := outbox.Subscription{Queue: "restart", Topics: []string{"#"}, Prefetch: 200}
 		consuming <- broker.Subscriber().Subscribe(ctx, s, func() {}, func(r *outbox.Received) {
-			_ = r.Settle(outbox.Settlement{Outcome: outbox.Ack}) // fails while the server is away
+			_ = r.Settle(outbox.Settlement{Outcome: outbox.Ack})
 			mu.Lock()
 			defer mu.Unlock()
 			seen[r.Key]++
@@ -157,4 +158,108 @@ func TestLateServer(t *testing.T) {
 	if err := <-consuming; err != nil {
 		t.Error(err)
 	}
+}
+
+// logged is a logger that tells when something was logged.
+type logged struct {
+	slog.Handler
+	text string
+	seen chan struct{}
+}
+
+func watchLog(text string) *logged {
+	return &logged{Handler: slog.DiscardHandler, text: text, seen: make(chan struct{}, 1)}
+}
+
+func (l *logged) Enabled(context.Context, slog.Level) bool { return true }
+func (l *logged) WithAttrs([]slog.Attr) slog.Handler       { return l }
+
+func (l *logged) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == l.text {
+		select {
+		case l.seen <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// outage stops the server and waits until the subscription has noticed.
+func outage(t *testing.T, s *natsServer, lost *logged) {
+	t.Helper()
+	s.stop()
+	await(t, lost.seen, func() string { return "nobody misses the server" })
+}
+
+// TestSettledWhileServerIsAway: what was handled does not come again, what was
+// given back does, and what a retry has left is tidied up.
+func TestSettledWhileServerIsAway(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	lost := watchLog("not connected")
+	config := place()
+	config.AckWait, config.Logger = 500*time.Millisecond, slog.New(lost)
+	b := connect(t, s.url(), config)
+	publishN(t, b, 4)
+	c := subscribe(t, b, all("q", 4))
+	var held []*outbox.Received
+	for i := range 4 {
+		held = append(held, c.want(i, 0))
+	}
+	c.settle(held[3], retryAfter(0, 1))
+	held[3] = c.want(3, 1)
+	outage(t, s, lost)
+	c.settle(held[0], outbox.Settlement{Outcome: outbox.Ack})
+	c.settle(held[1], outbox.Settlement{Outcome: outbox.Requeue})
+	c.settle(held[3], outbox.Settlement{Outcome: outbox.Ack})
+	if err := held[3].Settle(outbox.Settlement{Outcome: outbox.Ack}); err == nil {
+		t.Error("to settle a message twice: no error")
+	}
+	time.Sleep(2 * config.AckWait) // now the server takes them for forgotten
+	s.start()
+	c.settle(c.want(1, 0), outbox.Settlement{Outcome: outbox.Ack})
+	c.settle(held[2], outbox.Settlement{Outcome: outbox.Ack})
+	js := s.jetStream(t)
+	eventually(t, "all is acknowledged", func() bool {
+		select {
+		case r := <-c.got:
+			t.Fatalf("message %s came again", r.Key)
+		default:
+		}
+		info := consumerInfo(t, js, config.Stream, "q")
+		return info.NumAckPending == 0 && info.AckFloor.Stream == 4
+	})
+	eventually(t, "the entry is gone", func() bool { return entries(t, js, config) == 0 })
+	c.end()
+}
+
+// TestEndWhileServerIsAway: the end waits for the server to be told, but not for
+// ever.
+func TestEndWhileServerIsAway(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	lost := watchLog("not connected")
+	config := place()
+	config.AckWait, config.Logger = time.Hour, slog.New(lost)
+	config.ConnectTimeout = patience
+	b := connect(t, s.url(), config)
+	publishN(t, b, 2)
+	c := subscribe(t, b, all("q", 1))
+	r := c.want(0, 0)
+	outage(t, s, lost)
+	c.stop()
+	c.settle(r, outbox.Settlement{Outcome: outbox.Ack})
+	s.start()
+	c.end()
+	if info := consumerInfo(t, s.jetStream(t), config.Stream, "q"); info.AckFloor.Stream != 1 {
+		t.Errorf("after the end %d messages are acknowledged, want 1", info.AckFloor.Stream)
+	}
+
+	lost = watchLog("not connected")
+	config.Logger, config.ConnectTimeout = slog.New(lost), 100*time.Millisecond
+	c = subscribe(t, connect(t, s.url(), config), all("q", 1))
+	r = c.want(1, 0)
+	outage(t, s, lost)
+	c.settle(r, outbox.Settlement{Outcome: outbox.Ack})
+	c.end()
 }

@@ -1,10 +1,14 @@
 package natsjs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,35 +37,12 @@ func nakAfter(delay time.Duration) []byte {
 	return append([]byte("-NAK "), body...)
 }
 
-// maxDelay is the contract's limit.
-const maxDelay = 24 * time.Hour
-
 var errSettled = errors.New("natsjs: the message was settled before")
-
-// checkSettlement tells what is wrong with a settlement.
-func (c *consumption) checkSettlement(how outbox.Settlement) error {
-	switch how.Outcome {
-	case outbox.Ack, outbox.Requeue:
-		return nil
-	case outbox.Retry, outbox.DeadLetter:
-	default:
-		return fmt.Errorf("natsjs: settle: Outcome %d is unknown", how.Outcome)
-	}
-	switch {
-	case c.sub.DeadLetters:
-		return errors.New("natsjs: settle: a dead letter can be settled with Ack or Requeue only")
-	case how.Failure == nil:
-		return errors.New("natsjs: settle: Failure is required with Retry and DeadLetter")
-	case how.Outcome == outbox.Retry && (how.Delay < 0 || how.Delay > maxDelay):
-		return fmt.Errorf("natsjs: settle: Delay is %s: use 0 to %s", how.Delay, maxDelay)
-	}
-	return nil
-}
 
 // settle is Received.Settle.
 func (c *consumption) settle(d *delivery, how outbox.Settlement) error {
-	if err := c.checkSettlement(how); err != nil {
-		return err
+	if err := how.Validate(&c.sub); err != nil {
+		return fmt.Errorf("natsjs: %w", err)
 	}
 	switch how.Outcome {
 	case outbox.Retry:
@@ -75,7 +56,8 @@ func (c *consumption) settle(d *delivery, how outbox.Settlement) error {
 	}
 }
 
-// release settles a message with one word to the server.
+// release settles a message with one word to the server: what cannot be sent is
+// owed, and the next connection begins with it.
 func (c *consumption) release(d *delivery, what []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,13 +65,74 @@ func (c *consumption) release(d *delivery, what []byte) error {
 		return err
 	}
 	delete(c.unsettled, d)
-	err := c.publish(d, what)
-	if c.link != nil && what[0] == ack[0] {
+	if c.publish(d, what) != nil {
+		c.owed[d] = what
+	} else if what[0] == ack[0] {
 		c.forget(c.link, d)
 	}
 	c.request()
 	c.signal()
-	return err
+	return nil
+}
+
+// repay sends what is owed and waits until the server knows, before it is asked
+// for messages: else it might deliver these once more.
+func (c *consumption) repay(ctx context.Context, l *link) error {
+	inbox := l.conn.NewInbox() + "."
+	c.mu.Lock()
+	debts := slices.SortedFunc(maps.Keys(c.owed), func(a, b *delivery) int { return cmp.Compare(a.sequence, b.sequence) })
+	msgs := make([]*nats.Msg, len(debts))
+	for i, d := range debts {
+		msgs[i] = &nats.Msg{Subject: d.reply, Reply: inbox + strconv.Itoa(i), Data: c.owed[d]}
+	}
+	c.mu.Unlock()
+	answers := make(chan *nats.Msg, len(msgs))
+	sub, err := l.conn.ChanSubscribe(inbox+"*", answers)
+	if err != nil {
+		return unavailable("settle", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails if the connection has ended
+	for _, msg := range msgs {
+		if err := l.conn.PublishMsg(msg); err != nil {
+			return unavailable("settle", err)
+		}
+	}
+	if err := c.awaitAnswers(ctx, l, answers, len(msgs)); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range debts {
+		if what, ok := c.owed[d]; ok && what[0] == ack[0] {
+			c.forget(l, d)
+		}
+		delete(c.owed, d)
+	}
+	c.signal()
+	return nil
+}
+
+// awaitAnswers waits for the answers to n settlements. What the server does not
+// answer in time it has forgotten to have delivered, and delivers again.
+func (c *consumption) awaitAnswers(ctx context.Context, l *link, answers <-chan *nats.Msg, n int) error {
+	timer := time.NewTimer(c.broker.config.ConnectTimeout)
+	defer timer.Stop()
+	for ; n > 0; n-- {
+		select {
+		case answer := <-answers:
+			if answer.Header.Get("Status") == "503" {
+				return errNoStream
+			}
+		case <-timer.C:
+			c.log.Warn("settlements not confirmed: their messages may come again", "messages", n)
+			return nil
+		case <-l.conn.lost:
+			return errLost
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // settleable tells why d cannot be settled. The caller holds mu.

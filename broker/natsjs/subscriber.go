@@ -9,7 +9,8 @@ import (
 
 // Subscriber is an [outbox.Subscriber]. Each Subscribe has a connection of its
 // own, which it renews when it is lost; what was received on one connection can
-// be settled on the next. It is safe for concurrent use.
+// be settled on the next. To settle with Ack or Requeue does not wait for that: it
+// is done when there is a connection again. It is safe for concurrent use.
 type Subscriber struct {
 	broker *Broker
 
@@ -25,9 +26,11 @@ func (b *Broker) Subscriber() *Subscriber {
 
 // Subscribe implements [outbox.Subscriber]. The queue's durable consumer is named
 // after it, with '=' and two hexadecimal digits for each byte that no consumer's
-// name may have, and a hash at the end where that is too long. As long as there has been no connection it returns an error
-// when a stream, the bucket or the consumer is not as it should be; later it goes
-// on trying, and makes again what somebody has deleted.
+// name may have, and a hash at the end where that is too long. As long as there has
+// been no connection it returns an error when a stream, the bucket or the consumer
+// is not as it should be; later it goes on trying, and makes again what somebody
+// has deleted. At the end it waits for a connection, to tell it what was settled
+// without one, for [Config.ConnectTimeout] at most.
 //
 // To settle a message with Retry or DeadLetter asks the server two questions, and
 // each may take [Config.ConnectTimeout].
