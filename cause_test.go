@@ -87,7 +87,7 @@ func TestStrictJSONRefusesWhatHasNoPlace(t *testing.T) {
 		t.Fatal("JSON is not strict")
 	}
 	for data, valid := range map[string]bool{
-		`{"A":1}`: true, ` {"A":1} `: true, `{"A":1,"B":2}`: false, `{"A":1}{}`: false, `{"A":1},`: false, ``: false, `{`: false,
+		`{"A":1}`: true, "\n{\"A\":1}\n": true, `{"A":1,"B":2}`: false, `{"A":1}{}`: false, `{"A":1},`: false, ``: false, `{`: false,
 	} {
 		var v struct{ A int }
 		if err := strict.DecodeStrict([]byte(data), &v); (err == nil) != valid {

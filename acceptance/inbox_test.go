@@ -60,7 +60,7 @@ func (s *system) send(t testing.TB, msgs ...outbox.Message) {
 		p.Publish(t.Context(), &msgs[i], func(err error) { answers <- err })
 	}
 	if f, ok := p.(outbox.Flusher); ok {
-		f.Flush()
+		must(t, f.Flush())
 	}
 	for range msgs {
 		must(t, <-answers)
