@@ -1,12 +1,15 @@
 package testenv
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
+	"time"
 )
 
 // The ports given out lie below those that the system gives to outgoing connections, which otherwise could take a
@@ -42,6 +45,18 @@ func takePort() (*port, error) {
 		_ = lock.Close()
 	}
 	return nil, fmt.Errorf("no free port found in %d to %d", firstPort, endPort)
+}
+
+// listen listens on the port. It may have to wait: between its fork and its exec a
+// process that is being started has a copy of a listener that was just closed.
+func (p *port) listen() (net.Listener, error) {
+	const patience = 2 * time.Second
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		l, err := net.Listen("tcp", p.addr())
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline) {
+			return l, err
+		}
+	}
 }
 
 // addr returns the port with the loopback address.

@@ -121,7 +121,7 @@ func (p *Proxy) listen() error {
 	if p.closed || p.listener != nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", p.port.addr())
+	l, err := p.port.listen()
 	if err != nil {
 		return err
 	}
