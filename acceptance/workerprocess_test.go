@@ -21,6 +21,7 @@ type workerChild struct {
 	Hold            time.Duration // a handler takes that long, whatever its context says
 	ShutdownTimeout time.Duration
 	DieAfterCommit  bool // writes an effect, and kills itself when it is committed
+	Steps           bool // handles in order, by handleSteps
 	Fire            fire // what TestEffectsOnce wants, in the place of all that
 }
 
@@ -52,16 +53,24 @@ func (c *childConfig) runWorker(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, sub.Close()) }()
-	w := worker.New(sub, &worker.Config{
+	config := &worker.Config{
 		Queue: c.Worker.Queue, Concurrency: 1, Prefetch: 10, MessageID: capIDs, ShutdownTimeout: c.Worker.ShutdownTimeout, Logger: quiet(),
-	})
+	}
+	if c.Worker.Steps {
+		config.InOrder, config.Concurrency = true, 4
+		config.Retries = worker.Retries{Delays: []time.Duration{20 * time.Millisecond}, MaxAttempts: 100}
+	}
+	w := worker.New(sub, config)
+	db, closeDB, err := openDatabase(c.Database)
+	if err != nil {
+		return err
+	}
+	defer closeDB()
 	started := make(chan struct{}) // closed when that has been printed
-	if c.Worker.DieAfterCommit {
-		db, closeDB, err := openDatabase(c.Database)
-		if err != nil {
-			return err
-		}
-		defer closeDB()
+	switch {
+	case c.Worker.Steps:
+		handleSteps(w, db)
+	case c.Worker.DieAfterCommit:
 		db.handleTx(w, "#", func(_ context.Context, tx transaction, d *worker.Delivery[order]) error {
 			return tx.exec(`INSERT INTO effects (id, key) VALUES ($1, $2)`, d.ID, d.Payload.Key)
 		}, worker.WithMiddleware(func(next worker.Handler) worker.Handler {
@@ -73,7 +82,7 @@ func (c *childConfig) runWorker(ctx context.Context) (err error) {
 				select {}
 			}
 		}))
-	} else {
+	default:
 		worker.Handle(w, "#", func(_ context.Context, d *worker.Delivery[[]byte]) error {
 			<-started
 			c.hold(d.Key)
