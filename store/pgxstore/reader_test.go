@@ -234,6 +234,25 @@ func TestReaderReadsRowsOfADump(t *testing.T) {
 	f.want(append(numbered("dumped", 30), "fresh")...)
 }
 
+// TestReaderReadsRowsOfAnOpenTransactionsID has rows of another server carry the id of
+// a transaction that runs here.
+func TestReaderReadsRowsOfAnOpenTransactionsID(t *testing.T) {
+	t.Parallel()
+	s, pool, schema := openStore(t, nil)
+	emit(t, s, numbered("dumped", 30)...)
+	open := begin(t, pool)
+	var id string
+	must(t, open.QueryRow(t.Context(), "SELECT pg_current_xact_id()::text").Scan(&id))
+	exec(t, pool, `UPDATE `+pgx.Identifier{schema, "message"}.Sanitize()+` SET txid = '`+id+`'::xid8`)
+	f := follow(t, s)
+	for range 3 {
+		f.read()
+	}
+	must(t, open.Commit(t.Context()))
+	f.read()
+	f.want(numbered("dumped", 30)...)
+}
+
 // pgDump returns the data of the message table as INSERT statements.
 func pgDump(t *testing.T, pool *pgxpool.Pool, schema string) string {
 	t.Helper()

@@ -52,8 +52,10 @@ ORDER BY m.position LIMIT $1)`
 
 	// freezeSQL mends rows that come from another server, by a restored dump, with
 	// transaction ids that this one has yet to give out: no row that is visible
-	// can be of a transaction that has not begun. 3 is the first normal id.
-	freezeSQL = `UPDATE {message} SET txid = '3'::xid8 WHERE txid >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))`
+	// can be of a transaction that has not begun, or not ended. 3 is the first
+	// normal id.
+	freezeSQL = `UPDATE {message} SET txid = '3'::xid8 WHERE txid >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))
+	OR txid = ANY (ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())))`
 )
 
 // Read returns a page for each request; see relay.Store.
