@@ -98,7 +98,8 @@ func (f *fireplace) run(t *testing.T, plan firePlan, through fire) {
 		start(i)
 	}
 	var sending sync.WaitGroup
-	sending.Go(func() { f.pay(t, plan) })
+	disturbed := make(chan struct{})
+	sending.Go(func() { f.pay(t, plan, disturbed) })
 	f.disturb(t, plan, func() {
 		i := rand.IntN(fireWorkers)
 		t.Log("SIGKILL of worker", i)
@@ -106,6 +107,7 @@ func (f *fireplace) run(t *testing.T, plan firePlan, through fire) {
 		pause(200 * time.Millisecond)
 		start(i)
 	})
+	close(disturbed)
 	sending.Wait()
 	f.judge(t, plan, through)
 	for _, w := range workers {
@@ -113,8 +115,9 @@ func (f *fireplace) run(t *testing.T, plan firePlan, through fire) {
 	}
 }
 
-// pay sends the messages, each until it is confirmed.
-func (f *fireplace) pay(t *testing.T, plan firePlan) {
+// pay sends the messages, each until it is confirmed. The last of them it sends
+// slowly, so that there is work until all faults are done.
+func (f *fireplace) pay(t *testing.T, plan firePlan, disturbed <-chan struct{}) {
 	p, err := rabbitmq.NewPublisher(f.rabbit.URL(), &rabbitmq.PublisherConfig{Connection: rabbitConnection})
 	if err != nil {
 		t.Error(err)
@@ -134,9 +137,16 @@ func (f *fireplace) pay(t *testing.T, plan firePlan) {
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for sent := 0; sent < plan.messages; {
+	for sent, ticks := 0, 0; sent < plan.messages; ticks++ {
 		<-tick.C
-		for range max(1, plan.rate/100) {
+		n := min(max(1, plan.rate/100), plan.messages-sent)
+		if isOpen(disturbed) && sent > plan.messages*3/4 {
+			n = 1
+			if ticks%5 > 0 {
+				continue
+			}
+		}
+		for range n {
 			m := payment(sent)
 			send(m)
 			if sent%10 == 0 {
@@ -152,6 +162,15 @@ func (f *fireplace) pay(t *testing.T, plan firePlan) {
 			send(m)
 		case <-tick.C:
 		}
+	}
+}
+
+func isOpen(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return false
+	default:
+		return true
 	}
 }
 
