@@ -147,16 +147,19 @@ func TestP14_TwoRunnersNoDuplicates(t *testing.T) {
 		r := s.startWorker(t)
 		stop := s.keepPlacing(t, r, keys)
 		// Under load, one runner after the other joins, and the one before it stops:
-		// each hands over what it has begun.
+		// each hands over what it has begun. It has done some work when more was
+		// delivered than can have been on its way before: keepPlacing is ten orders of
+		// each key ahead.
+		const some = 12 * keys
 		var runners sharers
 		for range 4 {
 			runners = append(runners, s.startRelay(t, relay.Config{}))
 			if n := len(runners); n > 1 {
 				runners[n-2:].share(t, s)
-				r.await(r.distinct() + 2*keys)
+				r.await(r.distinct() + some)
 				runners[n-2].stop()
 			}
-			r.await(r.distinct() + 2*keys)
+			r.await(r.distinct() + some)
 		}
 		stop()
 		s.wantNoRepeats(t, r)

@@ -39,7 +39,7 @@ func takePort() (*port, error) {
 			continue
 		}
 		if l, err := net.Listen("tcp", loopback(n)); err == nil {
-			_ = l.Close()
+			stopListening(l)
 			return &port{number: n, lock: lock}, nil
 		}
 		_ = lock.Close()
@@ -47,8 +47,7 @@ func takePort() (*port, error) {
 	return nil, fmt.Errorf("no free port found in %d to %d", firstPort, endPort)
 }
 
-// listen listens on the port. It may have to wait: between its fork and its exec a
-// process that is being started has a copy of a listener that was just closed.
+// listen listens on the port. It may have to wait: see stopListening.
 func (p *port) listen() (net.Listener, error) {
 	const patience = 2 * time.Second
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
@@ -57,6 +56,18 @@ func (p *port) listen() (net.Listener, error) {
 			return l, err
 		}
 	}
+}
+
+// stopListening closes l so that nobody listens any more. To close it is not enough:
+// between its fork and its exec a process that is being started has a copy of it, by
+// which the system goes on to accept connections.
+func stopListening(l net.Listener) {
+	if tcp, ok := l.(*net.TCPListener); ok {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
+		}
+	}
+	_ = l.Close()
 }
 
 // addr returns the port with the loopback address.
