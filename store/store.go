@@ -1,6 +1,6 @@
 // Package store holds the words by which a relay and a store speak of pending
 // messages: shards and their leases, where a reader stands, the rows it gets,
-// and what became of them. The stores themselves are the packages below it; what
+// and what became of them; and what a row of an inbox may hold. The stores themselves are the packages below it; what
 // each must do is said at relay.Store and checked by package storetest.
 package store
 

@@ -137,6 +137,7 @@ type HandleOption func(*handler)
 
 // WithRetries replaces Config.Retries.
 func WithRetries(r Retries) HandleOption {
+	r = r.withDefaults()
 	return func(h *handler) { h.retries = &r }
 }
 

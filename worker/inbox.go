@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
-	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
+
+	"github.com/outbox-go/outbox/store"
 )
 
 // Inbox makes the effects of a message in a database happen once: it remembers,
@@ -59,11 +59,10 @@ func HandleTx[T, Tx any](w *Worker, in Inbox[Tx], pattern string, fn func(ctx co
 	h := newHandler(pattern, opts)
 	if isNil(in) {
 		h.errs = append(h.errs, fmt.Errorf("worker: handler %q: the inbox is nil", pattern))
-		h.call = unmatched
 	} else {
 		h.inbox = &inbox{key: in, purge: in.PurgeInbox}
 	}
-	if fn != nil && h.inbox != nil {
+	if fn != nil {
 		decode := decoderOf[T](w.codecs, h.strict)
 		h.call = func(ctx context.Context, raw *Delivery[[]byte]) error {
 			if raw.ID == "" {
@@ -74,7 +73,7 @@ func HandleTx[T, Tx any](w *Worker, in Inbox[Tx], pattern string, fn func(ctx co
 				return undeliverable(err)
 			}
 			return w.once(ctx, in.Transient, func() error {
-				first, err := in.Once(ctx, raw.Queue, inboxID(raw.ID), func(ctx context.Context, tx Tx) error {
+				first, err := in.Once(ctx, raw.Queue, inboxID(raw.Queue, raw.ID), func(ctx context.Context, tx Tx) error {
 					fresh := d
 					if d = nil; fresh == nil { // fn may have changed the first one
 						if fresh, err = decode(raw); err != nil {
@@ -84,7 +83,7 @@ func HandleTx[T, Tx any](w *Worker, in Inbox[Tx], pattern string, fn func(ctx co
 					return fn(ctx, tx, fresh)
 				})
 				if err == nil && !first {
-					w.log.Debug("message was handled before", "queue", raw.Queue, "id", raw.ID, "topic", raw.Topic)
+					w.cfg.Logger.Debug("message was handled before", "queue", raw.Queue, "id", raw.ID, "topic", raw.Topic)
 				}
 				return err
 			})
@@ -109,7 +108,7 @@ const (
 // once tries a transaction until it succeeds, fails for good, or has failed in a
 // passing way for too long.
 func (w *Worker) once(ctx context.Context, transient func(error) bool, transaction func() error) error {
-	timeout := w.cfg.withDefaults().DatabaseTimeout
+	timeout := w.cfg.DatabaseTimeout
 	var deadline time.Time // counted from the first error
 	for backoff := firstDatabaseBackoff; ; backoff = min(2*backoff, maxDatabaseBackoff) {
 		err := transaction()
@@ -148,12 +147,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// maxInboxID is the greatest length of an id that an inbox takes.
-const maxInboxID = 255
-
 // inboxID returns id or, if an inbox could not take it, its hash.
-func inboxID(id string) string {
-	if len(id) <= maxInboxID && utf8.ValidString(id) && !strings.Contains(id, "\x00") {
+func inboxID(consumer, id string) string {
+	if store.CheckInboxRow(consumer, id) == nil {
 		return id
 	}
 	hash := sha256.Sum256([]byte(id))

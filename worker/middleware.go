@@ -22,10 +22,6 @@ func (h *handler) prepare(outer []Middleware) {
 		}
 	}
 	h.run = run
-	if h.retries != nil {
-		r := h.retries.withDefaults()
-		h.retries = &r
-	}
 }
 
 // recovering turns a panic of next into an error, so that middleware sees it as

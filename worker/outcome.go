@@ -134,7 +134,6 @@ func (r *Retries) delay(failed int) time.Duration {
 // verdict is what an error says: all that is asked of it, once, since its methods
 // are a user's and may panic.
 type verdict struct {
-	err           error
 	text          string
 	abort         bool
 	retry         *retryError // nil unless asked for
@@ -146,10 +145,10 @@ type verdict struct {
 func judge(err error) (v verdict) {
 	defer func() {
 		if p := recover(); p != nil {
-			v = verdict{err: err, text: fmt.Sprintf("an error of type %T, whose methods panic: %v", err, p)}
+			v = verdict{text: fmt.Sprintf("an error of type %T, whose methods panic: %v", err, p)}
 		}
 	}()
-	v.err, v.text = err, err.Error()
+	v.text = err.Error()
 	var abort *abortError
 	v.abort = errors.As(err, &abort)
 	errors.As(err, &v.retry)

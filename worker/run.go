@@ -34,8 +34,8 @@ type run struct {
 	pool         sync.WaitGroup
 }
 
-func newRun(w *Worker, routes *router) *run {
-	cfg := w.cfg.withDefaults()
+func newRun(w *Worker, routes *router, s outbox.Subscription) *run {
+	cfg := w.cfg
 	for _, h := range w.handlers {
 		h.prepare(cfg.Middleware)
 	}
@@ -43,7 +43,7 @@ func newRun(w *Worker, routes *router) *run {
 	lost.prepare(cfg.Middleware)
 	return &run{
 		cfg:          cfg,
-		subscription: w.subscription(),
+		subscription: s,
 		established:  sync.OnceFunc(func() { close(w.ready) }),
 		routes:       routes,
 		lost:         lost,

@@ -111,9 +111,8 @@ type Config struct {
 // handlers with [Handle], then call [Worker.Run].
 type Worker struct {
 	sub    outbox.Subscriber
-	cfg    Config
+	cfg    Config // with its defaults, once Run has begun
 	codecs *outbox.Codecs
-	log    *slog.Logger
 	ready  chan struct{}
 
 	mu       sync.Mutex // guards what follows
@@ -129,7 +128,6 @@ func New(sub outbox.Subscriber, cfg *Config) *Worker {
 	if cfg != nil {
 		w.cfg = *cfg
 	}
-	w.log = w.cfg.withDefaults().Logger
 	var codecs []outbox.Codec
 	for _, codec := range w.cfg.Codecs {
 		if codec != nil {
@@ -192,27 +190,27 @@ func (w *Worker) start() (*run, error) {
 	if faults = append(faults, errs...); len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
+	w.cfg = w.cfg.withDefaults()
 	s := w.subscription()
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
 	w.started = true
-	return newRun(w, routes), nil
+	return newRun(w, routes, s), nil
 }
 
 // subscription is what the handlers and the configuration, which are without
 // fault, need of the broker.
 func (w *Worker) subscription() outbox.Subscription {
-	cfg := w.cfg.withDefaults()
-	s := outbox.Subscription{Queue: cfg.Queue, Prefetch: cfg.Prefetch, InOrder: cfg.InOrder, DeadLetters: cfg.DeadLetters}
-	delays := slices.Clone(cfg.Retries.Delays)
+	s := outbox.Subscription{Queue: w.cfg.Queue, Prefetch: w.cfg.Prefetch, InOrder: w.cfg.InOrder, DeadLetters: w.cfg.DeadLetters}
+	delays := slices.Clone(w.cfg.Retries.Delays)
 	for _, h := range w.handlers {
 		s.Topics = append(s.Topics, h.pattern)
 		if h.retries != nil {
-			delays = append(delays, h.retries.withDefaults().Delays...)
+			delays = append(delays, h.retries.Delays...)
 		}
 	}
-	if !cfg.InOrder && !cfg.DeadLetters {
+	if !s.InOrder && !s.DeadLetters {
 		slices.Sort(delays)
 		delays = slices.DeleteFunc(slices.Compact(delays), func(d time.Duration) bool { return d < time.Millisecond })
 		s.RetryDelays = delays[:min(len(delays), outbox.MaxRetryDelays)] // drivers manage the others, too
