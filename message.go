@@ -37,6 +37,16 @@ type Event struct {
 	// without control characters, at most 8 KiB.
 	Headers map[string]string
 
+	// DeliverAt, if it is not zero, is when the message is to be sent, by the
+	// database's clock: not before, and soon after. That is its place in the order
+	// of its key, too. A time that has passed means at once.
+	DeliverAt time.Time
+
+	// ExpiresAt, if it is not zero, is when the message is no longer wanted: if it
+	// has not been sent by then, by the database's clock, it becomes a dead letter.
+	// It must be later than DeliverAt.
+	ExpiresAt time.Time
+
 	// Payload is encoded by the codec of ContentType. A []byte or a
 	// json.RawMessage is taken as it is, whatever the content type.
 	Payload any
@@ -80,8 +90,19 @@ type Message struct {
 	// CreatedAt is the clock at the emit, in UTC.
 	CreatedAt time.Time
 
-	// Position is the place in the outbox, given by the store. It grows with
-	// each emit but has gaps and may be given again after a restore.
+	// DeliverAt and ExpiresAt are zero, or in UTC; see [Event]. A store may keep
+	// them no finer than microseconds.
+	DeliverAt time.Time
+	ExpiresAt time.Time
+
+	// Route names the way that the message takes: each has its own relays,
+	// publisher and progress. Empty is the way of all messages for which no route
+	// was chosen; see [WithRoutes].
+	Route string
+
+	// Position is the place in the outbox, given by the store: at the emit, or
+	// when the message is due. It grows but has gaps and may be given again after
+	// a restore.
 	Position int64
 
 	// Attempts counts how often a broker refused the message; LastError is what
@@ -93,7 +114,7 @@ type Message struct {
 // Size returns the number of bytes that the message's variable parts take.
 func (m *Message) Size() int {
 	n := len(m.ID) + len(m.Topic) + len(m.Key) + len(m.Tenant) + len(m.Type) +
-		len(m.Version) + len(m.ContentType) + len(m.Payload) + len(m.LastError)
+		len(m.Version) + len(m.ContentType) + len(m.Payload) + len(m.LastError) + len(m.Route)
 	for name, value := range m.Headers {
 		n += len(name) + len(value)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,6 +37,8 @@ type Outbox[Tx any] struct {
 
 	contextHeaders func(context.Context) map[string]string
 	now            func() time.Time
+	filter         func(*Event) bool
+	routes         func(*Message) []string
 }
 
 // Option changes a default of [New].
@@ -48,6 +51,8 @@ type options struct {
 
 	contextHeaders func(context.Context) map[string]string
 	now            func() time.Time
+	filter         func(*Event) bool
+	routes         func(*Message) []string
 }
 
 // DefaultMaxPayload is the limit of an encoded payload in bytes, unless
@@ -87,6 +92,27 @@ func WithClock(now func() time.Time) Option {
 	return func(o *options) { o.now = now }
 }
 
+// WithFilter sets a function that says which events enter the outbox: for what it
+// returns false nothing is written, and no error returned. Faults are reported for
+// all events. What is in the outbox already is not affected. Given several times,
+// all must agree. It must be safe for concurrent use and leave the event as it is.
+func WithFilter(wanted func(e *Event) bool) Option {
+	return func(o *options) {
+		before := o.filter
+		o.filter = func(e *Event) bool { return (before == nil || before(e)) && wanted(e) }
+	}
+}
+
+// WithRoutes sets a function that names the routes which a message takes: it is
+// written once for each, all with the message's id, and each copy is sent, retried
+// and given up by itself. A name has at most 64 bytes: letters, digits, "_", "-"
+// and ".". None, or the empty name, is the way of all messages, where a relay may
+// choose routes as well. The function must be safe for concurrent use and leave the
+// message as it is.
+func WithRoutes(routes func(m *Message) []string) Option {
+	return func(o *options) { o.routes = routes }
+}
+
 // New returns an outbox that writes to store.
 func New[Tx any](store Store[Tx], opts ...Option) *Outbox[Tx] {
 	o := options{fallback: JSON, maxPayload: DefaultMaxPayload, now: time.Now}
@@ -101,6 +127,8 @@ func New[Tx any](store Store[Tx], opts ...Option) *Outbox[Tx] {
 
 		contextHeaders: o.contextHeaders,
 		now:            o.now,
+		filter:         o.filter,
+		routes:         o.routes,
 	}
 }
 
@@ -130,18 +158,45 @@ func (o *Outbox[Tx]) Prepare(ctx context.Context, events ...Event) ([]Message, e
 		return nil, nil
 	}
 	now, carried := o.now().UTC(), o.carriedBy(ctx)
-	msgs := make([]Message, len(events))
+	msgs := make([]Message, 0, len(events))
 	var faults []error
 	for i := range events {
-		if errs := o.prepare(i, &events[i], now, &msgs[i]); errs != nil {
-			faults = append(faults, errs...)
+		var m Message
+		faults = append(faults, o.prepare(i, &events[i], now, &m)...)
+		if o.filter != nil && !o.filter(&events[i]) {
+			continue
 		}
-		msgs[i].Headers = withHeaders(msgs[i].Headers, carried)
+		m.Headers = withHeaders(m.Headers, carried)
+		if o.routes == nil {
+			msgs = append(msgs, m)
+			continue
+		}
+		routed, errs := o.route(i, m)
+		msgs, faults = append(msgs, routed...), append(faults, errs...)
 	}
-	if faults != nil {
+	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
 	return msgs, nil
+}
+
+// route returns a copy of m for each route that it takes.
+func (o *Outbox[Tx]) route(event int, m Message) (routed []Message, errs []error) {
+	names := o.routes(&m)
+	if len(names) == 0 {
+		return []Message{m}, nil
+	}
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			continue
+		}
+		if err := ValidateRoute(name); name != "" && err != nil {
+			errs = append(errs, fieldError(event, "route", name, err.Error()))
+		}
+		m.Route = name
+		routed = append(routed, m)
+	}
+	return routed, errs
 }
 
 // InTx runs fn in a transaction of the store's, commits it when fn returns nil,
@@ -180,8 +235,17 @@ func (o *Outbox[Tx]) prepare(i int, e *Event, now time.Time, m *Message) []error
 	*m = Message{
 		ID: id, Topic: e.Topic, Key: e.Key, Tenant: e.Tenant, Type: e.Type, Version: e.Version,
 		ContentType: contentType, Headers: e.Headers, Payload: payload, CreatedAt: now,
+		DeliverAt: inUTC(e.DeliverAt), ExpiresAt: inUTC(e.ExpiresAt),
 	}
 	return errs
+}
+
+// inUTC keeps the zero time as it is.
+func inUTC(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC()
 }
 
 // encode returns the payload's bytes and their content type.

@@ -1,9 +1,11 @@
 package outbox
 
 import (
+	"errors"
 	"fmt"
 	"mime"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -32,6 +34,17 @@ func validate(i int, e *Event) []error {
 			errs = append(errs, fieldError(i, "ContentType", e.ContentType, "is not a media type such as application/json"))
 		}
 	}
+	for _, f := range [...]struct {
+		name string
+		at   time.Time
+	}{{"DeliverAt", e.DeliverAt}, {"ExpiresAt", e.ExpiresAt}} {
+		if year := f.at.UTC().Year(); !f.at.IsZero() && (year < 1970 || year > 9999) {
+			errs = append(errs, fieldError(i, f.name, f.at.String(), "must be between the years 1970 and 9999"))
+		}
+	}
+	if !e.ExpiresAt.IsZero() && !e.ExpiresAt.After(e.DeliverAt) {
+		errs = append(errs, fieldError(i, "ExpiresAt", e.ExpiresAt.String(), "is not later than DeliverAt"))
+	}
 	for name, value := range e.Headers {
 		if reason := headerNameFault(name); reason != "" {
 			errs = append(errs, fieldError(i, "Headers", name, reason))
@@ -41,6 +54,26 @@ func validate(i int, e *Event) []error {
 		}
 	}
 	return errs
+}
+
+const maxRoute = 64
+
+// ValidateRoute reports what is wrong with the name of a route: 1 to 64 bytes,
+// letters, digits, "_", "-" and "." are allowed.
+func ValidateRoute(name string) error {
+	switch {
+	case name == "":
+		return errors.New("is empty")
+	case len(name) > maxRoute:
+		return fmt.Errorf("has %d bytes, at most %d are allowed", len(name), maxRoute)
+	}
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-' || c == '.') {
+			return fmt.Errorf("has the character %q: letters, digits, _, - and . are allowed", c)
+		}
+	}
+	return nil
 }
 
 // textFault tells why s cannot be a field's value, or "".

@@ -132,7 +132,7 @@ func (r *run) loops(ctx context.Context) error {
 	r.stats.leased(0, 0)
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(opTimeout, r.config.LeaseTTL))
 	defer cancel()
-	if leaveErr := r.store.Leave(leave, r.owner); leaveErr != nil {
+	if leaveErr := r.store.Leave(leave, r.owner, nil); leaveErr != nil {
 		r.config.Logger.Warn("relay could not give back its shards; they come free when their leases expire", "error", leaveErr)
 	}
 	return err

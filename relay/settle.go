@@ -47,7 +47,7 @@ func (r *run) settle(ctx context.Context, items []*item) {
 	var pause backoff
 	for {
 		began := time.Now()
-		err := r.withTimeout(ctx, func(ctx context.Context) error { return r.store.Settle(ctx, refs) })
+		err := r.withTimeout(ctx, func(ctx context.Context) error { return r.store.Settle(ctx, refs, false) })
 		for _, hook := range r.hooks.settle {
 			hook.Settled(len(refs), time.Since(began), err)
 		}

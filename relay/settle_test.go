@@ -295,7 +295,7 @@ func TestStopDoesNotWaitForFailuresOfLostShards(t *testing.T) {
 func (b *bench) steal() {
 	b.t.Helper()
 	for _, w := range b.watch {
-		if err := b.store.Leave(b.t.Context(), w.Owner()); err != nil {
+		if err := b.store.Leave(b.t.Context(), w.Owner(), nil); err != nil {
 			b.t.Fatal(err)
 		}
 	}

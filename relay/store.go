@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"time"
 
 	"github.com/outbox-go/outbox/store"
 )
@@ -26,8 +27,8 @@ type Store interface {
 	Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, error)
 
 	// Leave gives back everything and forgets the owner, so that the others need
-	// not wait for the leases to expire.
-	Leave(ctx context.Context, owner string) error
+	// not wait for the leases to expire. doubt is as in [store.ClaimRequest].
+	Leave(ctx context.Context, owner string, doubt map[uint8]int64) error
 
 	// Read returns a page for each request, all of them of one snapshot of the
 	// database when there are several. Following a cursor from the start, with
@@ -38,14 +39,39 @@ type Store interface {
 	// database crashed or is another one.
 	Read(ctx context.Context, requests ...store.ReadRequest) ([]store.Page, error)
 
-	// Settle removes messages that the broker has confirmed. It is right whoever
-	// owns the shard by now, and ignores rows that are gone.
-	Settle(ctx context.Context, refs []store.Ref) error
+	// Settle removes messages that the broker has confirmed, into the history if
+	// keep is set. It is right whoever owns the shard by now, and ignores rows that
+	// are gone.
+	Settle(ctx context.Context, refs []store.Ref, keep bool) error
 
-	// Fail stores attempts, last error and waiting time of refused messages that
-	// are still pending, in one transaction. If any of the leases is no longer
-	// held under its token, it writes nothing and returns [store.ErrLeaseLost].
+	// Fail stores attempts, last error and waiting time of messages that are still
+	// pending, or moves them to the dead letters, all in one transaction. If any of
+	// the leases is no longer held under its token, it writes nothing and returns
+	// [store.ErrLeaseLost].
 	Fail(ctx context.Context, failures []store.Failure) error
+
+	// Parked returns the keys of these shards that are parked: those with a dead
+	// letter that was stored with Failure.Park and is neither redriven nor
+	// discarded. The owner of a shard knows of all changes but those that give the
+	// lease a new token.
+	Parked(ctx context.Context, shards store.ShardSet) ([]store.Key, error)
+
+	// Promote makes up to limit scheduled messages pending that are due, in the
+	// order in which they are due and then of their emits, which is the order of
+	// their new positions. Of several callers at once one works, and the others
+	// move nothing.
+	Promote(ctx context.Context, limit int) (store.Promotion, error)
+
+	// Dispatch has pending messages take routes: each is replaced, in one
+	// transaction, by a copy for each route, in their order, with new positions.
+	// What is no longer pending is left out.
+	Dispatch(ctx context.Context, dispatches []store.Dispatch) error
+
+	// Pauses returns what is held back.
+	Pauses(ctx context.Context) ([]store.Pause, error)
+
+	// PurgeSent deletes from the history; see [store.Admin].
+	PurgeSent(ctx context.Context, age time.Duration, limit int) (int, error)
 
 	// Listen calls wake, which does not block, soon after messages were
 	// committed, as far as the store can tell: a call too many or too few does no

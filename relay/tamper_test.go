@@ -53,8 +53,8 @@ func (s *tampered) Claim(ctx context.Context, r store.ClaimRequest) (claim store
 	return claim, nil
 }
 
-func (s *tampered) Leave(ctx context.Context, owner string) error {
-	return s.do(ctx, "leave", func() error { return s.Store.Leave(ctx, owner) })
+func (s *tampered) Leave(ctx context.Context, owner string, doubt map[uint8]int64) error {
+	return s.do(ctx, "leave", func() error { return s.Store.Leave(ctx, owner, doubt) })
 }
 
 func (s *tampered) Read(ctx context.Context, requests ...store.ReadRequest) (pages []store.Page, err error) {
@@ -68,9 +68,9 @@ func (s *tampered) Read(ctx context.Context, requests ...store.ReadRequest) (pag
 	return pages, nil
 }
 
-func (s *tampered) Settle(ctx context.Context, refs []store.Ref) error {
+func (s *tampered) Settle(ctx context.Context, refs []store.Ref, keep bool) error {
 	return s.do(ctx, "settle", func() error {
-		err := s.Store.Settle(ctx, refs)
+		err := s.Store.Settle(ctx, refs, keep)
 		if err == nil && s.settle != nil {
 			s.settle(refs)
 		}

@@ -6,6 +6,7 @@ package store
 
 import (
 	"errors"
+	"math"
 	"math/bits"
 	"strings"
 	"time"
@@ -62,9 +63,17 @@ type Row struct {
 	Shard uint8
 
 	// RetryIn is how long a message that was refused must still wait, by the
-	// database's clock; zero or less for one that is due.
+	// database's clock; zero or less for one that is due, [Never] for one that is
+	// blocked until somebody acts.
 	RetryIn time.Duration
+
+	// ExpiresIn is how long until Message.ExpiresAt, by the database's clock; zero
+	// or less when it has passed. It means nothing if ExpiresAt is zero.
+	ExpiresIn time.Duration
 }
+
+// Never is the waiting time of a blocked message.
+const Never = time.Duration(math.MaxInt64)
 
 // Ref names a row: by position and id together, because a position can be given
 // again after a restore.
@@ -96,6 +105,12 @@ type ReadRequest struct {
 
 	// Except leaves out the rows of these keys.
 	Except []Key
+
+	// OnlyTenant, if not nil, limits the rows to those of this tenant.
+	OnlyTenant *string
+
+	// ExceptTenants leaves out the rows of these tenants.
+	ExceptTenants []string
 
 	// Limit is the greatest number of rows, at least 1.
 	Limit int
@@ -132,6 +147,19 @@ type ClaimRequest struct {
 	TTL     time.Duration // how long the leases hold, from now by the database's clock
 	Release ShardSet      // shards to give back first; all of them are settled
 	Most    int           // the greatest number of shards to own; 0 for no limit of one's own
+
+	// Guest takes shards that nobody holds and has no even share: the relays do not
+	// make room for it, and do not see it among them. Its Target is what it holds.
+	Guest bool
+
+	// Doubt says, for shards that are held, up to which position a message may have
+	// been sent without an answer. The store keeps the greatest for each shard, for
+	// [Admin.Withdraw]; when a lease expires unreleased, all positions of that time
+	// are in doubt. Nil if there is nothing to say.
+	Doubt map[uint8]int64
+
+	// Rate is how many messages a second were confirmed of late, for people.
+	Rate float64
 }
 
 // Lease is the right to drain a shard, until it expires. Token differs each time
@@ -145,16 +173,60 @@ type Lease struct {
 type Claim struct {
 	Leases []Lease // all that the owner holds now
 	Target int     // the owner's even share; it should give back what exceeds it
-	Relays int     // how many relays are alive, this one included
+	Relays int     // how many relays are alive, this one included, guests left out
+
+	// Wanted are shards among Leases that somebody waits for, to withdraw a
+	// message: the owner gives them back as soon as nothing of them is open. Until
+	// they are taken, or a time has passed, no claim acquires them.
+	Wanted ShardSet
 }
 
-// Failure records that a message was refused.
+// Failure records what is to become of a message that was not sent: it waits, or
+// it becomes a dead letter.
 type Failure struct {
 	Ref      Ref
 	Lease    Lease         // under which it was published
 	Attempts int           // the count to store
 	Error    string        // what the broker said; the store may shorten it to 2,000 bytes
-	RetryIn  time.Duration // how long it waits, from now by the database's clock
+	RetryIn  time.Duration // how long it waits, from now by the database's clock; [Never]: until somebody acts
+
+	// Dead, if not empty, moves the message to the dead letters for this reason.
+	Dead Reason
+
+	// Park keeps the dead letter's key parked: its successors join it, until all of
+	// the key are redriven or discarded. For messages with a key alone.
+	Park bool
+}
+
+// Reason is why a message is a dead letter.
+type Reason string
+
+// Reasons.
+const (
+	Exhausted Reason = "exhausted" // refused as often as is allowed
+	Invalid   Reason = "invalid"   // can never be sent
+	Expired   Reason = "expired"   // not sent before ExpiresAt
+	Parked    Reason = "parked"    // behind another dead letter of its key
+	Unrouted  Reason = "unrouted"  // no route takes it
+)
+
+// Promotion is what became of scheduled messages.
+type Promotion struct {
+	Moved int           // messages that were due and are pending now
+	Next  time.Duration // until the next one is due, by the database's clock; zero or less if it is, [Never] if there is none
+}
+
+// Dispatch has a message take routes.
+type Dispatch struct {
+	Ref    Ref
+	Routes []string // each of them once, at least one
+}
+
+// Pause holds messages back. The zero Pause is of all.
+type Pause struct {
+	Topic  string // a pattern; empty for any topic
+	Tenant string // with Key
+	Key    string // empty for any key
 }
 
 // ErrLeaseLost is returned by a write that the lease no longer allows.

@@ -94,15 +94,15 @@ func claimHeld[Tx any](e *env[Tx]) {
 
 func claimLeave[Tx any](e *env[Tx]) {
 	before := e.claim(store.ClaimRequest{Owner: "first"})
-	e.ok(e.Store.Leave(e.ctx, "first"), "leave")
+	e.ok(e.Store.Leave(e.ctx, "first", nil), "leave")
 	e.Store = e.Open(e.t)
 	c := e.claim(store.ClaimRequest{Owner: "second"})
 	if len(c.Leases) != e.Features.Shards || c.Relays != 1 {
 		e.t.Fatalf("%d leases and %d relays after the first left, want all and 1", len(c.Leases), c.Relays)
 	}
 	e.differentTokens(before, c)
-	e.ok(e.Store.Leave(e.ctx, "first"), "leave again")
-	e.ok(e.Store.Leave(e.ctx, "nobody"), "leave of one who never came")
+	e.ok(e.Store.Leave(e.ctx, "first", nil), "leave again")
+	e.ok(e.Store.Leave(e.ctx, "nobody", nil), "leave of one who never came")
 	e.sameLeases(e.claim(store.ClaimRequest{Owner: "second"}), c)
 }
 

@@ -237,7 +237,7 @@ func emitMany[Tx any](e *env[Tx]) {
 	r.Limit = 1000
 	rows, _ := e.readAll(r)
 	e.wantTopics(rows, topics(events)...)
-	e.ok(e.Store.Settle(e.ctx, refsOf(rows)), "settle all")
+	e.ok(e.Store.Settle(e.ctx, refsOf(rows), false), "settle all")
 	e.wantPending()
 }
 

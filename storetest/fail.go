@@ -48,7 +48,7 @@ func failFound[Tx any](e *env[Tx]) {
 	claim := e.claim(store.ClaimRequest{Owner: "first"})
 	rows := e.pending()
 	e.fail(e.failure(claim, &rows[1]))
-	e.ok(e.Store.Leave(e.ctx, "first"), "leave")
+	e.ok(e.Store.Leave(e.ctx, "first", nil), "leave")
 	e.Store = e.Open(e.t)
 	claim = e.claim(store.ClaimRequest{Owner: "second"})
 	rows = e.pending()
@@ -109,7 +109,7 @@ func failStale[Tx any](e *env[Tx]) {
 	e.emit(numbered(2)...)
 	stale := e.claim(store.ClaimRequest{Owner: "first"})
 	rows := e.pending()
-	e.ok(e.Store.Leave(e.ctx, "first"), "leave")
+	e.ok(e.Store.Leave(e.ctx, "first", nil), "leave")
 	fresh := e.claim(store.ClaimRequest{Owner: "second"})
 	e.wantLeaseLost(e.failure(stale, &rows[0]))
 
@@ -143,7 +143,7 @@ func failReleased[Tx any](e *env[Tx]) {
 	e.emit(outbox.Event{Topic: "a"})
 	claim := e.claim(store.ClaimRequest{Owner: "first"})
 	row := e.pending()[0]
-	e.ok(e.Store.Leave(e.ctx, "first"), "leave")
+	e.ok(e.Store.Leave(e.ctx, "first", nil), "leave")
 	e.wantLeaseLost(e.failure(claim, &row))
 }
 
@@ -154,7 +154,7 @@ func failSettled[Tx any](e *env[Tx]) {
 	rows := e.pending()
 	gone, foreign, there := e.failure(claim, &rows[0]), e.failure(claim, &rows[1]), e.failure(claim, &rows[2])
 	foreign.Ref.ID = otherID
-	e.ok(e.Store.Settle(e.ctx, refsOf(rows[:1])), "settle")
+	e.ok(e.Store.Settle(e.ctx, refsOf(rows[:1]), false), "settle")
 	e.fail(gone, foreign, there)
 	rows = e.pending()
 	e.wantTopics(rows, "t.1", "t.2")

@@ -380,7 +380,7 @@ func followSettling[Tx any](e *env[Tx]) {
 		}
 		r.take(pages[0].Rows)
 		request.Cursor = pages[0].Cursor
-		return pages[0].More, e.Store.Settle(e.ctx, refsOf(pages[0].Rows))
+		return pages[0].More, e.Store.Settle(e.ctx, refsOf(pages[0].Rows), false)
 	})
 	<-tr.done
 	e.ok(err, "read and settle")

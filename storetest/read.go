@@ -91,7 +91,7 @@ func readSettled[Tx any](e *env[Tx]) {
 	r := e.from(store.Cursor{})
 	r.Limit = 4
 	page := e.read(r)[0]
-	e.ok(e.Store.Settle(e.ctx, refsOf(page.Rows)), "settle")
+	e.ok(e.Store.Settle(e.ctx, refsOf(page.Rows), false), "settle")
 	e.wantPending(topics(events[4:])...)
 	rows, _ := e.readAll(e.from(page.Cursor))
 	e.wantTopics(rows, topics(events[4:])...)

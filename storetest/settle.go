@@ -29,7 +29,7 @@ func settleExactly[Tx any](e *env[Tx]) {
 	rows := e.pending()
 	refs := refsOf([]store.Row{rows[2], rows[0], rows[9]})
 	refs = append(refs, store.Ref{Position: rows[9].Position + 1000, ID: otherID})
-	e.ok(e.Store.Settle(e.ctx, refs), "settle")
+	e.ok(e.Store.Settle(e.ctx, refs, false), "settle")
 	left := slices.Concat(rows[1:2], rows[3:9])
 	e.sameRows(e.pending(), left)
 }
@@ -44,7 +44,7 @@ func settleMismatch[Tx any](e *env[Tx]) {
 		{Position: rows[1].Position, ID: rows[2].ID},
 		{Position: rows[2].Position, ID: rows[1].ID},
 		{Position: rows[3].Position, ID: rows[3].ID},
-	}), "settle")
+	}, false), "settle")
 	e.sameRows(e.pending(), rows[:3])
 }
 
@@ -52,9 +52,9 @@ func settleTwice[Tx any](e *env[Tx]) {
 	e.emit(numbered(5)...)
 	rows := e.pending()
 	refs := refsOf(rows[:3])
-	e.ok(e.Store.Settle(e.ctx, append(refs, refs...)), "settle refs that are named twice")
-	e.ok(e.Store.Settle(e.ctx, refs), "settle again")
-	e.ok(e.Store.Settle(e.ctx, nil), "settle nothing")
+	e.ok(e.Store.Settle(e.ctx, append(refs, refs...), false), "settle refs that are named twice")
+	e.ok(e.Store.Settle(e.ctx, refs, false), "settle again")
+	e.ok(e.Store.Settle(e.ctx, nil, false), "settle nothing")
 	e.sameRows(e.pending(), rows[3:])
 }
 
@@ -63,7 +63,7 @@ func settleByAnother[Tx any](e *env[Tx]) {
 	e.emit(outbox.Event{Topic: "a"})
 	e.claim(store.ClaimRequest{Owner: "first"})
 	rows := e.pending()
-	e.ok(e.Open(e.t).Settle(e.ctx, refsOf(rows)), "settle by another instance")
+	e.ok(e.Open(e.t).Settle(e.ctx, refsOf(rows), false), "settle by another instance")
 	e.wantPending()
 }
 
@@ -76,7 +76,7 @@ func settleConcurrently[Tx any](e *env[Tx]) {
 	for i := range errs {
 		group.Go(func() {
 			for part := range slices.Chunk(rows[i*50:i*50+200], 20) { // they overlap
-				errs[i] = errors.Join(errs[i], e.Store.Settle(e.ctx, refsOf(part)))
+				errs[i] = errors.Join(errs[i], e.Store.Settle(e.ctx, refsOf(part), false))
 			}
 		})
 	}
@@ -89,7 +89,7 @@ func settleCancelled[Tx any](e *env[Tx]) {
 	e.emit(outbox.Event{Topic: "a"})
 	ctx, cancel := context.WithCancel(e.ctx)
 	cancel()
-	if err := e.Store.Settle(ctx, refsOf(e.pending())); !errors.Is(err, context.Canceled) {
+	if err := e.Store.Settle(ctx, refsOf(e.pending()), false); !errors.Is(err, context.Canceled) {
 		e.t.Fatalf("settle with a cancelled context returned %v, want context.Canceled", err)
 	}
 	e.wantPending("a")

@@ -81,9 +81,9 @@ func (e *env[Tx]) wantWhole(claims map[string]store.Claim) {
 func shareComeAndGo[Tx any](e *env[Tx]) {
 	e.wantEven(e.settleShares(nil, "b"))
 	e.wantEven(e.settleShares(nil, "b", "a", "c"))
-	e.ok(e.Store.Leave(e.ctx, "b"), "leave")
+	e.ok(e.Store.Leave(e.ctx, "b", nil), "leave")
 	e.wantEven(e.settleShares(nil, "a", "c"))
-	e.ok(e.Store.Leave(e.ctx, "a"), "leave")
+	e.ok(e.Store.Leave(e.ctx, "a", nil), "leave")
 	e.wantEven(e.settleShares(nil, "c"))
 }
 

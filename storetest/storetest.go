@@ -30,10 +30,15 @@ type Drained interface {
 	Shards() int
 	Check(ctx context.Context) error
 	Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, error)
-	Leave(ctx context.Context, owner string) error
+	Leave(ctx context.Context, owner string, doubt map[uint8]int64) error
 	Read(ctx context.Context, requests ...store.ReadRequest) ([]store.Page, error)
-	Settle(ctx context.Context, refs []store.Ref) error
+	Settle(ctx context.Context, refs []store.Ref, keep bool) error
 	Fail(ctx context.Context, failures []store.Failure) error
+	Parked(ctx context.Context, shards store.ShardSet) ([]store.Key, error)
+	Promote(ctx context.Context, limit int) (store.Promotion, error)
+	Dispatch(ctx context.Context, dispatches []store.Dispatch) error
+	Pauses(ctx context.Context) ([]store.Pause, error)
+	PurgeSent(ctx context.Context, age time.Duration, limit int) (int, error)
 	Listen(ctx context.Context, wake func()) error
 }
 

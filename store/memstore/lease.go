@@ -56,7 +56,7 @@ func (s *Store) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, e
 }
 
 // Leave gives back the owner's leases and forgets it.
-func (s *Store) Leave(ctx context.Context, owner string) error {
+func (s *Store) Leave(ctx context.Context, owner string, _ map[uint8]int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -160,7 +160,7 @@ func (s *Store) shardOf(key string, position int64) uint8 {
 
 // Settle removes the messages that refs name by position and id together, and
 // ignores those that are not there.
-func (s *Store) Settle(ctx context.Context, refs []store.Ref) error {
+func (s *Store) Settle(ctx context.Context, refs []store.Ref, _ bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -138,7 +138,7 @@ func BenchmarkEmitReadSettle(b *testing.B) {
 		}
 		rows += len(refs)
 		r.Cursor = pages[0].Cursor
-		if err := s.Settle(b.Context(), refs); err != nil {
+		if err := s.Settle(b.Context(), refs, false); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -173,7 +173,7 @@ func BenchmarkDrain(b *testing.B) {
 			for i := range refs {
 				refs[i] = store.Ref{Position: pages[0].Rows[i].Position, ID: pages[0].Rows[i].ID}
 			}
-			if err := s.Settle(ctx, refs); err != nil {
+			if err := s.Settle(ctx, refs, false); err != nil {
 				b.Fatal(err)
 			}
 			rows += len(refs)

@@ -191,11 +191,11 @@ func TestReaderAndSettleBearPositionsThatAreGivenAgain(t *testing.T) {
 	for _, row := range pages[0].Rows {
 		old = append(old, store.Ref{Position: row.Position, ID: row.ID})
 	}
-	must(t, s.Settle(t.Context(), append([]store.Ref(nil), old...)))
+	must(t, s.Settle(t.Context(), append([]store.Ref(nil), old...), false))
 	exec(t, pool, "ALTER TABLE "+pgx.Identifier{schema, "message"}.Sanitize()+" ALTER COLUMN position RESTART WITH 1")
 	emit(t, s, numbered("new", 50)...)
 	// A relay that settles late names the same positions with other ids.
-	must(t, s.Settle(t.Context(), old))
+	must(t, s.Settle(t.Context(), old, false))
 	f.read()
 	f.want(append(numbered("old", 50), numbered("new", 50)...)...)
 	if left := follow(t, s); len(left.counts) != 50 {

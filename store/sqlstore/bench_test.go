@@ -102,7 +102,7 @@ func BenchmarkSQLiteDrain(b *testing.B) {
 			for i := range refs {
 				refs[i] = store.Ref{Position: pages[0].Rows[i].Position, ID: pages[0].Rows[i].ID}
 			}
-			if err := s.Settle(ctx, refs); err != nil {
+			if err := s.Settle(ctx, refs, false); err != nil {
 				b.Fatal(err)
 			}
 			rows += len(refs)

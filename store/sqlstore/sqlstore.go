@@ -111,7 +111,9 @@ func (s *Store) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, e
 }
 
 // Leave gives back a relay's leases and forgets it.
-func (s *Store) Leave(ctx context.Context, owner string) error { return s.backend.Leave(ctx, owner) }
+func (s *Store) Leave(ctx context.Context, owner string, doubt map[uint8]int64) error {
+	return s.backend.Leave(ctx, owner, doubt)
+}
 
 // Read returns a page for each request, all of one snapshot of the database. A
 // cursor that is ahead of the database, because that is another one or was
@@ -121,8 +123,8 @@ func (s *Store) Read(ctx context.Context, requests ...store.ReadRequest) ([]stor
 }
 
 // Settle removes messages that the broker has confirmed, in one transaction.
-func (s *Store) Settle(ctx context.Context, refs []store.Ref) error {
-	return s.backend.Settle(ctx, refs)
+func (s *Store) Settle(ctx context.Context, refs []store.Ref, keep bool) error {
+	return s.backend.Settle(ctx, refs, keep)
 }
 
 // Fail stores that messages were refused, in one transaction, or nothing and

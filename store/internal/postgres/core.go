@@ -63,7 +63,7 @@ WHERE position = ANY ($1::bigint[])
   AND (position, id) IN (SELECT p, i FROM unnest($1::bigint[], $2::uuid[]) AS u (p, i))`
 
 // Settle deletes the rows that refs name.
-func (c *Core) Settle(ctx context.Context, refs []store.Ref) error {
+func (c *Core) Settle(ctx context.Context, refs []store.Ref, _ bool) error {
 	if len(refs) == 0 {
 		return nil
 	}

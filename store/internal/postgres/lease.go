@@ -149,7 +149,7 @@ func (c *Core) held(ctx context.Context, q Querier, owner string, claim *store.C
 }
 
 // Leave gives back the owner's leases and forgets it.
-func (c *Core) Leave(ctx context.Context, owner string) error {
+func (c *Core) Leave(ctx context.Context, owner string, _ map[uint8]int64) error {
 	err := c.db.InTx(ctx, ReadWrite, func(q Querier) error {
 		if err := q.Exec(ctx, c.claim.giveUp, owner); err != nil {
 			return err

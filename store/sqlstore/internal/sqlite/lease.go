@@ -85,7 +85,7 @@ func (s *Store) held(ctx context.Context, c *sql.Conn, owner string, claim *stor
 }
 
 // Leave gives back the lease, if it is the owner's, and forgets the owner.
-func (s *Store) Leave(ctx context.Context, owner string) error {
+func (s *Store) Leave(ctx context.Context, owner string, _ map[uint8]int64) error {
 	err := s.write(ctx, func(c *sql.Conn) error {
 		if _, err := c.ExecContext(ctx, s.text.leaveLease, owner); err != nil {
 			return err

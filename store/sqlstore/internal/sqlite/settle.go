@@ -23,7 +23,7 @@ const (
 )
 
 // Settle deletes the rows that refs name, in one transaction.
-func (s *Store) Settle(ctx context.Context, refs []store.Ref) error {
+func (s *Store) Settle(ctx context.Context, refs []store.Ref, _ bool) error {
 	if len(refs) == 0 {
 		return nil
 	}
