@@ -1,9 +1,11 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"time"
 
@@ -65,6 +67,15 @@ type Config struct {
 	// it. Defaults to none: of each key one message is in flight.
 	Pipelined []string
 
+	// MaxAttempts is how often the broker may refuse a message before its topic's
+	// policy decides. Defaults to 10; 1 to 1,000,000.
+	MaxAttempts int
+
+	// Policies say, by topic, what becomes of messages that are out of attempts or
+	// can never be sent. The first whose pattern matches decides. Defaults to Skip
+	// for all topics.
+	Policies []TopicPolicy
+
 	// RefusedBackoff is how long a refused message waits, and its key with it,
 	// before the second attempt; it doubles with each attempt up to
 	// MaxRefusedBackoff, less a random part of up to a half. Defaults to 1 s and
@@ -78,12 +89,34 @@ type Config struct {
 	UnavailableBackoff    time.Duration
 	MaxUnavailableBackoff time.Duration
 
+	// Rates bound, by topic, how many messages are sent a second, by this relay
+	// alone. The first whose pattern matches counts. What has to wait for it holds
+	// up nothing but its key. Defaults to none.
+	Rates []Rate
+
+	// Transform changes a copy of a message just before it is sent, each time that
+	// it is. An error or a panic makes the message undeliverable, unless the error
+	// is [outbox.ErrRefused] or [outbox.ErrUnavailable]. It must be safe for
+	// concurrent use and fast: the other messages wait for it. Defaults to none.
+	Transform func(ctx context.Context, m *outbox.Message) error
+
+	// Keep is how long messages that were sent stay in the history: 0 for not at
+	// all, which is the default, or [Forever]. At least 1 s otherwise.
+	Keep time.Duration
+
+	// PurgeInterval is how often the relay deletes from the history what is older
+	// than Keep. Defaults to 1 min; at least 1 s.
+	PurgeInterval time.Duration
+
 	// Logger gets what the loops come upon. Defaults to slog.Default().
 	Logger *slog.Logger
 
 	// Hooks are told what happens; see [Hook].
 	Hooks []Hook
 }
+
+// Forever keeps all of the history.
+const Forever = time.Duration(math.MaxInt64)
 
 // withDefaults returns a copy in which nothing is left open.
 func (c *Config) withDefaults() Config {
@@ -107,6 +140,8 @@ func (c *Config) withDefaults() Config {
 	setDefault(&d.PollInterval, time.Second)
 	setDefault(&d.SweepInterval, time.Minute)
 	setDefault(&d.DrainTimeout, 10*time.Second)
+	setDefault(&d.MaxAttempts, 10)
+	setDefault(&d.PurgeInterval, time.Minute)
 	setDefault(&d.RefusedBackoff, time.Second)
 	setDefault(&d.MaxRefusedBackoff, max(5*time.Minute, d.RefusedBackoff))
 	setDefault(&d.UnavailableBackoff, 100*time.Millisecond)
@@ -144,6 +179,7 @@ func (c *Config) Validate() error {
 	within("ReadBatch", d.ReadBatch, 1, 10_000)
 	within("SettleBatch", d.SettleBatch, 1, 10_000)
 	within("MaxShards", d.MaxShards, 0, 1<<20)
+	within("MaxAttempts", d.MaxAttempts, 1, 1_000_000)
 	atLeast("SettleDelay", d.SettleDelay, 0)
 	atLeast("LeaseTTL", d.LeaseTTL, 500*time.Millisecond)
 	atLeast("PollInterval", d.PollInterval, time.Millisecond)
@@ -152,10 +188,36 @@ func (c *Config) Validate() error {
 	atLeast("MaxRefusedBackoff", d.MaxRefusedBackoff, d.RefusedBackoff)
 	atLeast("UnavailableBackoff", d.UnavailableBackoff, time.Millisecond)
 	atLeast("MaxUnavailableBackoff", d.MaxUnavailableBackoff, d.UnavailableBackoff)
-	for _, pattern := range d.Pipelined {
+	atLeast("PurgeInterval", d.PurgeInterval, time.Second)
+	if d.Keep != 0 {
+		atLeast("Keep", d.Keep, time.Second)
+	}
+	errs = append(errs, d.topicFaults()...)
+	return errors.Join(errs...)
+}
+
+// topicFaults returns what is wrong with the settings by topic.
+func (c *Config) topicFaults() (errs []error) {
+	pattern := func(field, pattern string) {
 		if err := outbox.ValidatePattern(pattern); err != nil {
-			errs = append(errs, fmt.Errorf("relay: Pipelined has %q, which %w", pattern, err))
+			errs = append(errs, fmt.Errorf("relay: %s has %q, which %w", field, pattern, err))
 		}
 	}
-	return errors.Join(errs...)
+	for _, p := range c.Pipelined {
+		pattern("Pipelined", p)
+	}
+	for _, p := range c.Policies {
+		pattern("Policies", p.Pattern)
+		if p.Policy > Block {
+			errs = append(errs, fmt.Errorf("relay: Policies has %v for %q, must be Skip, Park or Block", p.Policy, p.Pattern))
+		}
+	}
+	for _, r := range c.Rates {
+		pattern("Rates", r.Pattern)
+		if !(r.PerSecond >= minRate && r.PerSecond <= maxRate) {
+			errs = append(errs, fmt.Errorf("relay: Rates has %v a second for %q, must be %v to %v: pause a topic that is not to be sent",
+				r.PerSecond, r.Pattern, minRate, maxRate))
+		}
+	}
+	return errs
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -24,7 +25,9 @@ func TestFaultsAreReportedAllAtOnce(t *testing.T) {
 	r := relay.New(nil, nil, &relay.Config{
 		Window: -1, Memory: 1, ReadBatch: 10_001, SettleBatch: 20_000, SettleDelay: -1, LeaseTTL: time.Millisecond, PollInterval: 1,
 		DrainTimeout: -1, MaxShards: -1, Pipelined: []string{"a..b"}, RefusedBackoff: -1, MaxRefusedBackoff: -2,
-		UnavailableBackoff: -1, MaxUnavailableBackoff: -2,
+		UnavailableBackoff: -1, MaxUnavailableBackoff: -2, MaxAttempts: -1, PurgeInterval: time.Millisecond, Keep: -1,
+		Policies: []relay.TopicPolicy{{Pattern: "p..q"}, {Pattern: "p", Policy: 3}},
+		Rates:    []relay.Rate{{Pattern: "r..s", PerSecond: 1}, {Pattern: "none"}, {Pattern: "nan", PerSecond: math.NaN()}},
 	})
 	err := r.Run(t.Context())
 	if err == nil {
@@ -33,6 +36,8 @@ func TestFaultsAreReportedAllAtOnce(t *testing.T) {
 	for _, field := range []string{
 		"Window", "Memory", "ReadBatch", "SettleBatch", "SettleDelay", "LeaseTTL", "PollInterval", "DrainTimeout", "MaxShards",
 		"Pipelined", " RefusedBackoff", "MaxRefusedBackoff", " UnavailableBackoff", "MaxUnavailableBackoff", "store", "publisher",
+		"MaxAttempts", "PurgeInterval", "Keep", `Policies has "p..q"`, `Policies has policy 3 for "p"`, `Rates has "r..s"`,
+		`Rates has 0 a second for "none"`, `Rates has NaN a second for "nan"`,
 	} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("the error does not name %s: %v", strings.TrimSpace(field), err)
@@ -42,10 +47,22 @@ func TestFaultsAreReportedAllAtOnce(t *testing.T) {
 
 func TestDefaultsAreValid(t *testing.T) {
 	t.Parallel()
-	for _, c := range []*relay.Config{nil, {}, {SweepInterval: -1}, {RefusedBackoff: time.Hour}, {UnavailableBackoff: time.Minute}} {
+	for _, c := range []*relay.Config{nil, {}, {SweepInterval: -1}, {RefusedBackoff: time.Hour}, {UnavailableBackoff: time.Minute}, {Keep: relay.Forever}} {
 		if err := c.Validate(); err != nil {
 			t.Errorf("config %+v: %v", c, err)
 		}
+	}
+}
+
+func TestPoliciesHaveNames(t *testing.T) {
+	t.Parallel()
+	for _, p := range []relay.Policy{relay.Skip, relay.Park, relay.Block} {
+		if got, err := relay.ParsePolicy(p.String()); err != nil || got != p {
+			t.Errorf("policy %v is parsed as %v (%v)", p, got, err)
+		}
+	}
+	if _, err := relay.ParsePolicy("drop"); err == nil {
+		t.Error("drop is taken for a policy")
 	}
 }
 
