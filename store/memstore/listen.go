@@ -14,10 +14,12 @@ type listeners struct {
 }
 
 // Wake tells the listeners that messages were committed.
-func (s *Store) Wake() {
-	s.listeners.mu.Lock()
-	defer s.listeners.mu.Unlock()
-	for _, c := range s.listeners.channels {
+func (s *Store) Wake() { s.listeners.wake() }
+
+func (l *listeners) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.channels {
 		select {
 		case c <- struct{}{}:
 		default:

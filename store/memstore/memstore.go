@@ -9,6 +9,7 @@
 package memstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -17,14 +18,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/store"
 )
-
-// maxError is the number of bytes that are kept of a broker's error.
-const maxError = 2000
 
 // Config changes the defaults of [New].
 type Config struct {
@@ -33,28 +30,48 @@ type Config struct {
 	Shards int
 }
 
-// Store is an outbox in memory. It is safe for concurrent use; all who share it
-// see the same data. Make it with [New].
+// Store is an outbox in memory, seen by those who drain one of its routes. It is
+// safe for concurrent use; all who share it see the same data. Make it with [New].
 type Store struct {
-	shards   int
-	system   string
-	position atomic.Int64
+	*data
+	route string
+}
+
+// data is what all views of an outbox share.
+type data struct {
+	shards    int
+	system    string
+	positions atomic.Int64
+	places    atomic.Int64 // of scheduled messages
 
 	mu      sync.RWMutex
 	commits uint64         // number of commits so far
-	log     []*row         // in the order of commits; within one, of positions
-	removed int            // rows in log that are settled
-	pending map[int64]*row // by position
+	last    int64          // the greatest position that was committed
+	pending map[int64]*row // by position, of all routes
+	lanes   map[string]*lane
 	values  map[string]string
+	pauses  map[store.Pause]struct{}
 
-	leases [store.MaxShards]lease
+	scheduled shelf
+	due       dueQueue // what is on the shelf of scheduled messages
+	dead      shelf
+	sent      shelf
+
 	tokens int64
-	relays map[string]*member
 	joined int64
 
 	inbox inbox
 
 	listeners listeners
+}
+
+// lane has what belongs to one route.
+type lane struct {
+	log     []*row // in the order of commits; within one, of positions
+	removed int    // rows in log that are pending no longer
+	leases  [store.MaxShards]lease
+	relays  map[string]*member
+	parked  map[store.Key]int // how many dead letters keep the key parked
 }
 
 // row is a committed message. What a reader needs to skip it stays when it is
@@ -64,6 +81,7 @@ type row struct {
 	position int64
 	shard    uint8
 	removed  bool
+	blocked  bool
 	retryAt  time.Time
 	message  outbox.Message
 }
@@ -74,14 +92,38 @@ func New(config *Config) *Store {
 	if config != nil && config.Shards >= 1 && config.Shards <= store.MaxShards {
 		shards = config.Shards
 	}
-	return &Store{
+	return &Store{data: &data{
 		shards:  shards,
 		system:  rand.Text(),
 		pending: make(map[int64]*row),
+		lanes:   make(map[string]*lane),
 		values:  make(map[string]string),
-		relays:  make(map[string]*member),
+		pauses:  make(map[store.Pause]struct{}),
 		inbox:   inbox{done: make(map[inboxKey]struct{}), held: make(map[inboxKey]chan struct{})},
+	}}
+}
+
+// Route returns the same outbox as those see it who drain the route of that name:
+// reads, leases, relays, failures and parked keys are the route's own. [New] returns
+// the view of the route "".
+func (s *Store) Route(name string) *Store { return &Store{data: s.data, route: name} }
+
+// lane returns what belongs to a route. The caller may write.
+func (d *data) lane(route string) *lane {
+	l := d.lanes[route]
+	if l == nil {
+		l = &lane{relays: make(map[string]*member), parked: make(map[store.Key]int)}
+		d.lanes[route] = l
 	}
+	return l
+}
+
+// peek is lane for who may only read.
+func (d *data) peek(route string) *lane {
+	if l := d.lanes[route]; l != nil {
+		return l
+	}
+	return &lane{}
 }
 
 // Shards returns the number of shards.
@@ -113,39 +155,54 @@ func (s *Store) Pending() int {
 	return len(s.pending)
 }
 
-// Insert gives msgs their positions and adds copies of them to tx. They are
-// seen when tx commits.
+// Insert adds copies of msgs to tx, those that are due with their positions. They
+// are seen when tx commits.
 func (s *Store) Insert(ctx context.Context, tx *Tx, msgs []outbox.Message) error {
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case tx == nil:
-		return outbox.ErrNilTx
-	case tx.store != s:
-		return errors.New("memstore: the transaction is another store's")
-	case tx.done:
-		return ErrTxDone
+	if err := s.usable(ctx, tx); err != nil {
+		return err
 	}
 	rows := make([]row, len(msgs))
-	position := s.position.Add(int64(len(msgs))) - int64(len(msgs))
 	for i := range msgs {
-		position++
 		r := &rows[i]
 		r.message = msgs[i]
 		r.message.Payload = slices.Clone(msgs[i].Payload)
 		r.message.Headers = maps.Clone(msgs[i].Headers)
 		r.message.CreatedAt = msgs[i].CreatedAt.UTC()
-		r.message.Position = position
-		r.position = position
-		r.shard = s.shardOf(msgs[i].Key, position)
-		tx.rows = append(tx.rows, r)
+		if msgs[i].DeliverAt.IsZero() {
+			s.position(r)
+			tx.rows = append(tx.rows, r)
+		} else {
+			tx.scheduled = append(tx.scheduled, &stored{place: s.places.Add(1), row: r})
+		}
 	}
 	return nil
 }
 
+// usable reports whether tx can be worked in.
+func (d *data) usable(ctx context.Context, tx *Tx) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case tx == nil:
+		return outbox.ErrNilTx
+	case tx.store.data != d:
+		return errors.New("memstore: the transaction is another store's")
+	case tx.done:
+		return ErrTxDone
+	}
+	return nil
+}
+
+// position gives a message the next place in the outbox.
+func (d *data) position(r *row) {
+	r.position = d.positions.Add(1)
+	r.message.Position = r.position
+	r.shard = d.shardOf(r.message.Key, r.position)
+}
+
 // shardOf hashes by FNV-1a, with a final mix because its low bits alone are
 // poor for short keys.
-func (s *Store) shardOf(key string, position int64) uint8 {
+func (d *data) shardOf(key string, position int64) uint8 {
 	h := uint64(position)
 	if key != "" {
 		h = 14695981039346656037
@@ -155,80 +212,77 @@ func (s *Store) shardOf(key string, position int64) uint8 {
 	}
 	h ^= h >> 32
 	h *= 0x9e3779b97f4a7c15
-	return uint8((h >> 40) % uint64(s.shards)) //nolint:gosec // below 64
+	return uint8((h >> 40) % uint64(d.shards)) //nolint:gosec // below 64
 }
 
-// Settle removes the messages that refs name by position and id together, and
-// ignores those that are not there.
-func (s *Store) Settle(ctx context.Context, refs []store.Ref, _ bool) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// commit makes rows visible that were not seen before, in the order of their
+// positions.
+func (d *data) commit(rows []*row) {
+	if len(rows) == 0 {
+		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, ref := range refs {
-		r := s.pending[ref.Position]
-		if r == nil || r.message.ID != ref.ID {
-			continue
+	d.commits++
+	for _, r := range rows {
+		r.commit = d.commits
+		d.pending[r.position] = r
+		d.last = max(d.last, r.position)
+		l := d.lane(r.message.Route)
+		l.log = append(l.log, r)
+	}
+}
+
+// find returns the pending message that ref names, nil if there is none.
+func (d *data) find(ref store.Ref) *row {
+	r := d.pending[ref.Position]
+	if r == nil || r.message.ID != ref.ID {
+		return nil
+	}
+	return r
+}
+
+// remove takes a row from the pending ones and returns it as it was.
+func (d *data) remove(r *row) *row {
+	was := *r
+	delete(d.pending, r.position)
+	r.removed = true
+	r.message = outbox.Message{}
+	l := d.lane(was.message.Route)
+	l.removed++
+	l.compact()
+	return &was
+}
+
+// putBack makes rows pending again that were so before, each where it was: in its
+// first commit, so that it comes before all that were committed later, however a
+// reader cuts the commits into epochs.
+func (d *data) putBack(rows []*row) {
+	var touched []*lane
+	for _, r := range rows {
+		d.pending[r.position] = r
+		l := d.lane(r.message.Route)
+		l.log = append(l.log, r)
+		if !slices.Contains(touched, l) {
+			touched = append(touched, l)
 		}
-		delete(s.pending, ref.Position)
-		r.removed = true
-		r.message = outbox.Message{}
-		s.removed++
 	}
-	s.compact()
-	return nil
+	for _, l := range touched {
+		slices.SortFunc(l.log, func(a, b *row) int {
+			return cmp.Or(cmp.Compare(a.commit, b.commit), cmp.Compare(a.position, b.position))
+		})
+	}
 }
 
 // compact drops removed rows from the log once they are the greater part of it,
 // so that each is moved once on the average.
-func (s *Store) compact() {
-	if s.removed < 4096 || s.removed < len(s.log)/2 {
+func (l *lane) compact() {
+	if l.removed < 4096 || l.removed < len(l.log)/2 {
 		return
 	}
-	kept := make([]*row, 0, len(s.log)-s.removed)
-	for _, r := range s.log {
+	kept := make([]*row, 0, len(l.log)-l.removed)
+	for _, r := range l.log {
 		if !r.removed {
 			kept = append(kept, r)
 		}
 	}
-	s.log, s.removed = kept, 0
-}
-
-// Fail stores attempts, error and waiting time of messages that are still
-// pending, or nothing and [store.ErrLeaseLost] if a lease is not held any more.
-func (s *Store) Fail(ctx context.Context, failures []store.Failure) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range failures {
-		if !s.holds(failures[i].Lease) {
-			return store.ErrLeaseLost
-		}
-	}
-	now := time.Now()
-	for i := range failures {
-		f := &failures[i]
-		r := s.pending[f.Ref.Position]
-		if r == nil || r.message.ID != f.Ref.ID {
-			continue
-		}
-		r.message.Attempts = f.Attempts
-		r.message.LastError = shorten(f.Error, maxError)
-		r.retryAt = now.Add(f.RetryIn)
-	}
-	return nil
-}
-
-// shorten cuts text to at most n bytes, between characters.
-func shorten(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	for n > 0 && !utf8.RuneStart(text[n]) {
-		n--
-	}
-	return text[:n]
+	l.log, l.removed = kept, 0
 }

@@ -72,24 +72,29 @@ func (s *Store) Read(ctx context.Context, requests ...store.ReadRequest) ([]stor
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	now := time.Now()
+	return s.read(nil, requests)
+}
+
+// read is Read as a transaction sees it, if there is one.
+func (s *Store) read(tx *Tx, requests []store.ReadRequest) ([]store.Page, error) {
+	l, now := s.peek(s.route), time.Now()
 	pages := make([]store.Page, len(requests))
 	for i := range requests {
 		at, err := s.place(requests[i].Cursor)
 		if err != nil {
 			return nil, err
 		}
-		s.readPage(newPicker(&requests[i], now), at, &pages[i])
+		s.readPage(l, newPicker(&requests[i], tx, now), at, &pages[i])
 	}
 	return pages, nil
 }
 
-func (s *Store) readPage(p *picker, at place, page *store.Page) {
+func (s *Store) readPage(l *lane, p *picker, at place, page *store.Page) {
 	for {
 		if at.epoch <= at.seen {
-			at = place{seen: at.seen, epoch: s.nextEpoch(at.seen)}
+			at = place{seen: at.seen, epoch: l.nextEpoch(at.seen, s.commits)}
 		}
-		if p.pick(s.epoch(at), &at.after, page) {
+		if p.pick(l.epoch(at), &at.after, page) {
 			page.More = true
 			break
 		}
@@ -102,24 +107,25 @@ func (s *Store) readPage(p *picker, at place, page *store.Page) {
 	page.Cursor = s.cursor(at)
 }
 
-// nextEpoch returns the commit up to which the epoch after seen reaches.
-func (s *Store) nextEpoch(seen uint64) uint64 {
-	end := s.after(seen) + epochRows
-	if end >= len(s.log) {
-		return s.commits
+// nextEpoch returns the commit up to which the epoch after seen reaches, last if
+// it has all that there is.
+func (l *lane) nextEpoch(seen, last uint64) uint64 {
+	end := l.after(seen) + epochRows
+	if end >= len(l.log) {
+		return last
 	}
-	return s.log[end-1].commit
+	return l.log[end-1].commit
 }
 
 // after returns the index of the first row of a commit later than this one.
-func (s *Store) after(commit uint64) int {
-	return sort.Search(len(s.log), func(i int) bool { return s.log[i].commit > commit })
+func (l *lane) after(commit uint64) int {
+	return sort.Search(len(l.log), func(i int) bool { return l.log[i].commit > commit })
 }
 
 // epoch returns the rows of the commits in (at.seen, at.epoch] behind the
 // position at.after, in the order of positions.
-func (s *Store) epoch(at place) []*row {
-	rows := s.log[s.after(at.seen):s.after(at.epoch)]
+func (l *lane) epoch(at place) []*row {
+	rows := l.log[l.after(at.seen):l.after(at.epoch)]
 	byPosition := func(a, b *row) int { return cmp.Compare(a.position, b.position) }
 	oneCommit := len(rows) > 0 && rows[0].commit == rows[len(rows)-1].commit
 	if !oneCommit && !slices.IsSortedFunc(rows, byPosition) {
@@ -134,25 +140,34 @@ func (s *Store) epoch(at place) []*row {
 type picker struct {
 	request *store.ReadRequest
 	except  map[store.Key]struct{}
+	tenants map[string]struct{} // left out
+	tx      *Tx                 // that reads; nil for none
 	now     time.Time
 	bytes   int
 }
 
-func newPicker(r *store.ReadRequest, now time.Time) *picker {
-	p := &picker{request: r, now: now}
-	if len(r.Except) > 0 {
-		p.except = make(map[store.Key]struct{}, len(r.Except))
-		for _, key := range r.Except {
-			p.except[key] = struct{}{}
-		}
+func newPicker(r *store.ReadRequest, tx *Tx, now time.Time) *picker {
+	return &picker{request: r, except: setOf(r.Except), tenants: setOf(r.ExceptTenants), tx: tx, now: now}
+}
+
+func setOf[T comparable](list []T) map[T]struct{} {
+	if len(list) == 0 {
+		return nil
 	}
-	return p
+	set := make(map[T]struct{}, len(list))
+	for _, v := range list {
+		set[v] = struct{}{}
+	}
+	return set
 }
 
 // pick appends those of rows that are wanted to the page, moves after along, and
 // reports whether the page is full.
 func (p *picker) pick(rows []*row, after *int64, page *store.Page) bool {
 	for _, r := range rows {
+		if p.tx != nil {
+			r = p.tx.sees(r)
+		}
 		if !p.wants(r) {
 			*after = r.position
 			continue
@@ -164,7 +179,7 @@ func (p *picker) pick(rows []*row, after *int64, page *store.Page) bool {
 		if page.Rows == nil {
 			page.Rows = make([]store.Row, 0, min(p.request.Limit, len(rows)))
 		}
-		page.Rows = append(page.Rows, store.Row{Message: r.message, Shard: r.shard, RetryIn: p.retryIn(r)})
+		page.Rows = append(page.Rows, r.out(p.now))
 		*after = r.position
 		p.bytes += size
 		if len(page.Rows) >= p.request.Limit {
@@ -178,10 +193,16 @@ func (p *picker) wants(r *row) bool {
 	if r.removed || !p.request.Shards.Has(r.shard) {
 		return false
 	}
+	if only := p.request.OnlyTenant; only != nil && r.message.Tenant != *only {
+		return false
+	}
+	if _, excepted := p.tenants[r.message.Tenant]; excepted {
+		return false
+	}
 	if p.request.Only == nil && p.except == nil {
 		return true
 	}
-	key := store.Key{Tenant: r.message.Tenant, Key: r.message.Key}
+	key := r.key()
 	if p.request.Only != nil && (key.Key == "" || key != *p.request.Only) {
 		return false
 	}
@@ -189,9 +210,25 @@ func (p *picker) wants(r *row) bool {
 	return !excepted || key.Key == ""
 }
 
-func (p *picker) retryIn(r *row) time.Duration {
-	if r.retryAt.IsZero() {
+func (r *row) key() store.Key {
+	return store.Key{Tenant: r.message.Tenant, Key: r.message.Key}
+}
+
+// out returns the row as it is handed out.
+func (r *row) out(now time.Time) store.Row {
+	out := store.Row{Message: r.message, Shard: r.shard, RetryIn: r.retryIn(now)}
+	if !r.message.ExpiresAt.IsZero() {
+		out.ExpiresIn = r.message.ExpiresAt.Sub(now)
+	}
+	return out
+}
+
+func (r *row) retryIn(now time.Time) time.Duration {
+	switch {
+	case r.blocked:
+		return store.Never
+	case r.retryAt.IsZero():
 		return 0
 	}
-	return r.retryAt.Sub(p.now)
+	return r.retryAt.Sub(now)
 }

@@ -15,11 +15,13 @@ var ErrTxDone = errors.New("memstore: the transaction has ended")
 // keys, as the business data of tests and examples. It is for one goroutine at a
 // time; any number of transactions can be open.
 type Tx struct {
-	store  *Store
-	rows   []*row
-	values map[string]string
-	inbox  *inboxKey // the message that it handles, if any
-	done   bool
+	store     *Store
+	rows      []*row
+	scheduled []*stored
+	values    map[string]string
+	inbox     *inboxKey // the message that it handles, if any
+	drain     *drain    // what it did by [Store.Within]; nil for nothing
+	done      bool
 }
 
 // Begin opens a transaction. It ends by [Tx.Commit] or [Tx.Rollback], not with
@@ -62,13 +64,10 @@ func (tx *Tx) Commit() error {
 	tx.done = true
 	s := tx.store
 	s.mu.Lock()
-	if len(tx.rows) > 0 {
-		s.commits++
-		for _, r := range tx.rows {
-			r.commit = s.commits
-			s.pending[r.position] = r
-		}
-		s.log = append(s.log, tx.rows...)
+	s.commit(tx.rows)
+	s.schedule(tx.scheduled)
+	if tx.drain != nil {
+		tx.drain.commit(s.data)
 	}
 	maps.Copy(s.values, tx.values)
 	if tx.inbox != nil {
@@ -76,7 +75,7 @@ func (tx *Tx) Commit() error {
 		s.inbox.done[*tx.inbox] = struct{}{}
 	}
 	s.mu.Unlock()
-	if len(tx.rows) > 0 {
+	if len(tx.rows)+len(tx.scheduled) > 0 {
 		s.Wake()
 	}
 	return nil
@@ -88,6 +87,11 @@ func (tx *Tx) Rollback() error {
 		return ErrTxDone
 	}
 	tx.done = true
+	if tx.drain != nil {
+		tx.store.mu.Lock()
+		defer tx.store.mu.Unlock()
+		tx.drain.rollback()
+	}
 	return nil
 }
 
