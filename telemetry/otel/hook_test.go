@@ -141,7 +141,7 @@ func TestAnotherPropagatorDecides(t *testing.T) {
 		config := all.config()
 		config.Propagator = letter{}
 		hook := oteloutbox.NewHook("", config)
-		m := message(sampledParent) // a header that this propagator does not know
+		m := message(unsampledParent) // a header that this propagator does not know
 		m.Headers["x-trace"] = value
 		hook.Publishing(m)
 		hook.Answered(m, time.Millisecond, nil)
