@@ -161,6 +161,7 @@ func TestSQLiteCheckListsAllFaults(t *testing.T) {
 	defer db.Close()
 	s := migrated(t, db, nil)
 	execute(t, db, `DROP TABLE outbox_relay`)
+	execute(t, db, `DROP INDEX outbox_message_retry`)
 	execute(t, db, `ALTER TABLE outbox_message DROP COLUMN retry_at`)
 	execute(t, db, `ALTER TABLE outbox_lease DROP COLUMN token`)
 	var missing *store.MissingError

@@ -2,9 +2,9 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/outbox-go/outbox/store"
 )
@@ -16,20 +16,26 @@ type wantedTable struct {
 }
 
 // relayVersion is the version of the schema that a relay needs.
-const relayVersion = 1
+const relayVersion = 3
 
 var wantedInbox = []wantedTable{{"inbox", []string{"consumer", "message_id", "received_at"}}}
 
-// wantedRelay is what a relay needs.
+// contentColumns are those that a message has wherever it stands.
+var contentColumns = append(strings.Split(content, ", "), "route")
+
+// wantedRelay is what a relay and those who look after it need.
 var wantedRelay = []wantedTable{
-	{"message", []string{
-		"position", "id", "topic", "key", "tenant", "type", "version", "content_type", "headers", "payload", "created_at",
-		"attempts", "last_error", "retry_at",
-	}},
-	{"lease", []string{"shard", "owner", "token", "expires_at"}},
-	{"relay", []string{"id", "name", "started_at", "expires_at"}},
+	{"message", withContent("position", "attempts", "last_error", "retry_at")},
+	{"lease", []string{"route", "shard", "owner", "token", "expires_at", "doubt", "wanted_by", "wanted_until"}},
+	{"relay", []string{"id", "name", "started_at", "expires_at", "route", "rate"}},
+	{"scheduled", withContent("place")},
+	{"dead", withContent("place", "position", "attempts", "last_error", "reason", "parked", "died_at")},
+	{"sent", withContent("place", "position", "attempts", "last_error", "sent_at")},
+	{"pause", []string{"topic", "tenant", "key"}},
 	{"migration", []string{"version", "name", "applied_at"}},
 }
+
+func withContent(columns ...string) []string { return append(columns, contentColumns...) }
 
 // Check reports all that a relay misses as a [*store.MissingError]. It waits for
 // the write lock, to see whether it can be had, and changes nothing.
@@ -56,7 +62,7 @@ func (s *Store) check(ctx context.Context, wanted []wantedTable) error {
 
 func (s *Store) missing(ctx context.Context, wanted []wantedTable) ([]string, error) {
 	var missing []string
-	err := s.snapshot(ctx, func(c *sql.Conn) (err error) {
+	err := s.snapshot(ctx, func(c runner) (err error) {
 		if missing, err = checkServer(ctx, c); err != nil {
 			return err
 		}
@@ -75,7 +81,7 @@ func (s *Store) missing(ctx context.Context, wanted []wantedTable) ([]string, er
 	if slices.Contains(missing, noTable(s.names.table(wanted[0].table))) {
 		return missing, nil
 	}
-	err = s.write(ctx, func(c *sql.Conn) error {
+	err = s.write(ctx, func(c runner) error {
 		_, err := c.ExecContext(ctx, s.names.sql("DELETE FROM {"+wanted[0].table+"} WHERE false"))
 		return err
 	})
@@ -87,7 +93,7 @@ func (s *Store) missing(ctx context.Context, wanted []wantedTable) ([]string, er
 
 // checkServer looks at SQLite itself. Without write-ahead logging readers and the
 // writer block one another, and a COMMIT may fail because somebody reads.
-func checkServer(ctx context.Context, c *sql.Conn) (missing []string, err error) {
+func checkServer(ctx context.Context, c runner) (missing []string, err error) {
 	var version, journal string
 	var clock bool
 	if err := c.QueryRowContext(ctx, `SELECT sqlite_version(), unixepoch('subsec') IS NOT NULL`).Scan(&version, &clock); err != nil {
@@ -105,7 +111,7 @@ func checkServer(ctx context.Context, c *sql.Conn) (missing []string, err error)
 	return missing, nil
 }
 
-func checkTable(ctx context.Context, c *sql.Conn, table string, columns []string) (missing []string, err error) {
+func checkTable(ctx context.Context, c runner, table string, columns []string) (missing []string, err error) {
 	rows, err := c.QueryContext(ctx, `SELECT name FROM pragma_table_info(?)`, table)
 	if err != nil {
 		return nil, err

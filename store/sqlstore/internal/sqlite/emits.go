@@ -13,12 +13,12 @@ type emits struct {
 	some atomic.Bool
 }
 
-// emitsKey is where a store's emits are in a context.
-type emitsKey struct{ store *Store }
+// emitsKey is where the emits of a store and its views are in a context.
+type emitsKey struct{ writer chan struct{} }
 
 // note tells a Once whose transaction tx is that it has emitted.
 func (s *Store) note(ctx context.Context, tx *sql.Tx) {
-	if e, ok := ctx.Value(emitsKey{s}).(*emits); ok && e.tx == tx {
+	if e, ok := ctx.Value(emitsKey{s.writer}).(*emits); ok && e.tx == tx {
 		e.some.Store(true)
 	}
 }

@@ -38,7 +38,7 @@ func (s *Store) Once(ctx context.Context, consumer, id string, fn func(ctx conte
 		return false, nil
 	}
 	e := &emits{tx: tx}
-	if err := fn(context.WithValue(ctx, emitsKey{s}, e), tx); err != nil {
+	if err := fn(context.WithValue(ctx, emitsKey{s.writer}, e), tx); err != nil {
 		return false, err
 	}
 	if err := tx.Commit(); err != nil {
@@ -73,11 +73,11 @@ func (s *Store) beginOnce(ctx context.Context, consumer, id string) (tx *sql.Tx,
 func (s *Store) PurgeInbox(ctx context.Context, age time.Duration, limit int) (deleted int, err error) {
 	micros := age.Microseconds()
 	var some bool
-	err = s.snapshot(ctx, func(c *sql.Conn) error {
+	err = s.snapshot(ctx, func(c runner) error {
 		return c.QueryRowContext(ctx, s.text.oldInbox, micros).Scan(&some)
 	})
 	if err == nil && some {
-		err = s.write(ctx, func(c *sql.Conn) error {
+		err = s.write(ctx, func(c runner) error {
 			result, err := c.ExecContext(ctx, s.text.purgeInbox, micros, max(limit, 0))
 			if err != nil {
 				return err
@@ -95,7 +95,7 @@ func (s *Store) PurgeInbox(ctx context.Context, age time.Duration, limit int) (d
 
 // CountInbox returns how many rows were written longer than age ago.
 func (s *Store) CountInbox(ctx context.Context, age time.Duration) (n int, err error) {
-	err = s.snapshot(ctx, func(c *sql.Conn) error {
+	err = s.snapshot(ctx, func(c runner) error {
 		return c.QueryRowContext(ctx, s.text.countInbox, age.Microseconds()).Scan(&n)
 	})
 	if err != nil {

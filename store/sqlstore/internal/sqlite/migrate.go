@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"embed"
 	"fmt"
 	"strconv"
@@ -88,7 +87,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 		if m.version <= version {
 			continue
 		}
-		err := s.write(ctx, func(c *sql.Conn) error { return s.apply(ctx, c, m) })
+		err := s.write(ctx, func(c runner) error { return s.apply(ctx, c, m) })
 		if err != nil {
 			return fmt.Errorf("migration %s: %w", m.name, err)
 		}
@@ -97,7 +96,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 }
 
 // apply does nothing if another process has been faster.
-func (s *Store) apply(ctx context.Context, c *sql.Conn, m migration) error {
+func (s *Store) apply(ctx context.Context, c runner, m migration) error {
 	if _, err := c.ExecContext(ctx, s.names.sql(createMigrationTable)); err != nil {
 		return err
 	}
@@ -114,7 +113,7 @@ func (s *Store) apply(ctx context.Context, c *sql.Conn, m migration) error {
 
 // version returns that of the database, 0 when there is nothing yet.
 func (s *Store) version(ctx context.Context) (version int, err error) {
-	err = s.snapshot(ctx, func(c *sql.Conn) error {
+	err = s.snapshot(ctx, func(c runner) error {
 		var there bool
 		version = 0
 		if err := c.QueryRowContext(ctx, s.names.sql(hasMigrationsSQL)).Scan(&there); err != nil || !there {

@@ -12,6 +12,12 @@ const DefaultPrefix = "outbox_"
 const maxPrefix = 32
 
 const (
+	// content are the columns that a message has wherever it stands, its route apart.
+	content = `id, topic, key, tenant, type, version, content_type, headers, payload, created_at, deliver_at, expires_at`
+
+	// never is the retry_at of a message that waits until somebody acts.
+	never = `9223372036854775807`
+
 	// now is the database's clock in microseconds. It ticks in milliseconds.
 	now = `CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000`
 
@@ -19,6 +25,13 @@ const (
 	uuid = `lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-' ||
 		substr('89ab', 1 + (random() & 3), 1) || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))`
 )
+
+// tables are all names of tables and indexes.
+var tables = []string{
+	"message", "message_route", "message_retry", "scheduled", "scheduled_due", "scheduled_id",
+	"dead", "dead_id", "dead_parked", "sent", "sent_at", "sent_id", "pause",
+	"lease", "lease_old", "relay", "inbox", "inbox_received", "migration",
+}
 
 // Names are the database's tables under the user's prefix.
 type Names struct {
@@ -41,8 +54,8 @@ func NewNames(prefix string) (*Names, error) {
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
-	pairs := []string{"{now}", now, "{uuid}", uuid}
-	for _, table := range []string{"message", "lease", "relay", "inbox", "inbox_received", "migration"} {
+	pairs := []string{"{now}", now, "{uuid}", uuid, "{content}", content, "{never}", never}
+	for _, table := range tables {
 		pairs = append(pairs,
 			"{"+table+"}", `"`+strings.ReplaceAll(prefix+table, `"`, `""`)+`"`,
 			"{"+table+"_literal}", literal(prefix+table))

@@ -16,9 +16,14 @@ const (
 	// sequenceSQL is the last position that was ever committed.
 	sequenceSQL = `SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = {message_literal}`
 
+	standSQL = `SELECT coalesce(max(seq), 0), {now} FROM sqlite_sequence WHERE name = {message_literal}`
+
 	readSQL = `SELECT position, id, topic, coalesce(key, ''), tenant, type, version, content_type, headers, payload, created_at,
-	attempts, last_error, coalesce(retry_at - {now}, 0)
-FROM {message} WHERE position > ?`
+	coalesce(deliver_at, 0), coalesce(expires_at, 0), attempts, last_error, coalesce(retry_at, 0)
+FROM {message} WHERE position > ? AND route = ?`
+
+	// otherRouteSQL lets the index of the routes be used.
+	otherRouteSQL = ` AND route <> ''`
 
 	onlySQL = ` AND tenant = ? AND key = ?`
 
@@ -26,27 +31,21 @@ FROM {message} WHERE position > ?`
 	// in no list.
 	exceptSQL = ` AND coalesce(length(tenant) || ':' || tenant || key NOT IN (SELECT value FROM json_each(?)), true)`
 
+	onlyTenantSQL = ` AND tenant = ?`
+
+	exceptTenantsSQL = ` AND tenant NOT IN (SELECT value FROM json_each(?))`
+
 	orderSQL = ` ORDER BY position LIMIT ?`
 )
 
+// stand is the last position, and the database's clock, when a read begins.
+type stand struct{ last, now int64 }
+
 // Read returns a page for each request, all in one read transaction.
-func (s *Store) Read(ctx context.Context, requests ...store.ReadRequest) ([]store.Page, error) {
-	var pages []store.Page
-	err := s.snapshot(ctx, func(c *sql.Conn) error {
-		pages = make([]store.Page, len(requests))
-		var last int64
-		if err := c.QueryRowContext(ctx, s.text.sequence).Scan(&last); err != nil {
-			return err
-		}
-		for i := range requests {
-			if requests[i].Cursor.After > last {
-				return store.ErrCursorVoid
-			}
-			if err := s.readPage(ctx, c, &requests[i], last, &pages[i]); err != nil {
-				return err
-			}
-		}
-		return nil
+func (s *Store) Read(ctx context.Context, requests ...store.ReadRequest) (pages []store.Page, err error) {
+	err = s.snapshot(ctx, func(c runner) error {
+		pages, err = s.read(ctx, c, requests)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read messages: %w", err)
@@ -54,30 +53,40 @@ func (s *Store) Read(ctx context.Context, requests ...store.ReadRequest) ([]stor
 	return pages, nil
 }
 
+func (s *Store) read(ctx context.Context, c runner, requests []store.ReadRequest) ([]store.Page, error) {
+	pages := make([]store.Page, len(requests))
+	var at stand
+	if err := c.QueryRowContext(ctx, s.text.stand).Scan(&at.last, &at.now); err != nil {
+		return nil, err
+	}
+	for i := range requests {
+		if requests[i].Cursor.After > at.last {
+			return nil, store.ErrCursorVoid
+		}
+		if err := s.readPage(ctx, c, &requests[i], at, &pages[i]); err != nil {
+			return nil, err
+		}
+	}
+	return pages, nil
+}
+
 // readPage reads behind the request's cursor. A page that does not end at a limit
-// ends at last, so that all that do are at the same place.
-func (s *Store) readPage(ctx context.Context, c *sql.Conn, r *store.ReadRequest, last int64, page *store.Page) error {
-	page.Cursor.After = last
-	if r.Cursor.After == last || !r.Shards.Has(onlyShard) {
+// ends at the last position, so that all that do are at the same place.
+func (s *Store) readPage(ctx context.Context, c runner, r *store.ReadRequest, at stand, page *store.Page) error {
+	page.Cursor.After = at.last
+	if r.Cursor.After == at.last || !r.Shards.Has(onlyShard) {
 		return nil
 	}
-	text, args := s.text.read, []any{r.Cursor.After}
-	if r.Only != nil {
-		text += onlySQL
-		args = append(args, r.Only.Tenant, r.Only.Key)
-	}
-	if len(r.Except) > 0 {
-		text += exceptSQL
-		args = append(args, keyList(r.Except))
-	}
-	rows, err := c.QueryContext(ctx, text+orderSQL, append(args, r.Limit)...)
+	text, args := s.readText(r)
+	rows, err := c.QueryContext(ctx, text, args...)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = rows.Close() }()
 	for size := 0; rows.Next(); {
-		var row store.Row
-		if err := scanRow(rows, &row); err != nil {
+		row := store.Row{Shard: onlyShard}
+		row.Route = s.route
+		if err := scanRow(rows, &row, at.now); err != nil {
 			return err
 		}
 		size += row.Size()
@@ -94,16 +103,50 @@ func (s *Store) readPage(ctx context.Context, c *sql.Conn, r *store.ReadRequest,
 	return rows.Err()
 }
 
-func scanRow(rows *sql.Rows, row *store.Row) error {
+func (s *Store) readText(r *store.ReadRequest) (text string, args []any) {
+	text, args = s.text.read, []any{r.Cursor.After, s.route}
+	if s.route != "" {
+		text += otherRouteSQL
+	}
+	if r.Only != nil {
+		text += onlySQL
+		args = append(args, r.Only.Tenant, r.Only.Key)
+	}
+	if len(r.Except) > 0 {
+		text += exceptSQL
+		args = append(args, keyList(r.Except))
+	}
+	if r.OnlyTenant != nil {
+		text += onlyTenantSQL
+		args = append(args, *r.OnlyTenant)
+	}
+	if len(r.ExceptTenants) > 0 {
+		text += exceptTenantsSQL
+		args = append(args, jsonList(r.ExceptTenants))
+	}
+	return text + orderSQL, append(args, r.Limit)
+}
+
+func scanRow(rows *sql.Rows, row *store.Row, now int64, more ...any) error {
 	var headers string
-	var created, retryIn int64
-	err := rows.Scan(&row.Position, &row.ID, &row.Topic, &row.Key, &row.Tenant, &row.Type, &row.Version, &row.ContentType,
-		&headers, &row.Payload, &created, &row.Attempts, &row.LastError, &retryIn)
-	row.Shard = onlyShard
+	var created, deliver, expires, retry int64
+	err := rows.Scan(append([]any{
+		&row.Position, &row.ID, &row.Topic, &row.Key, &row.Tenant, &row.Type, &row.Version, &row.ContentType,
+		&headers, &row.Payload, &created, &deliver, &expires, &row.Attempts, &row.LastError, &retry,
+	}, more...)...)
 	row.Headers = parseHeaders(headers)
 	row.CreatedAt = time.UnixMicro(created).UTC()
-	row.RetryIn = time.Duration(retryIn) * time.Microsecond
+	row.DeliverAt, row.ExpiresAt = moment(deliver), moment(expires)
+	row.RetryIn, row.ExpiresIn = left(retry, now), left(expires, now)
 	return err
+}
+
+// left returns the time until at, 0 if there is no such time.
+func left(at, now int64) time.Duration {
+	if at == 0 {
+		return 0
+	}
+	return duration(at - now)
 }
 
 // keyList is the JSON array that exceptSQL compares with.
@@ -112,6 +155,11 @@ func keyList(keys []store.Key) string {
 	for i, key := range keys {
 		list[i] = strconv.Itoa(utf8.RuneCountInString(key.Tenant)) + ":" + key.Tenant + key.Key
 	}
-	text, _ := json.Marshal(list) //nolint:errchkjson // strings always can be
+	return jsonList(list)
+}
+
+// jsonList is a JSON array of strings or numbers, as json_each takes one apart.
+func jsonList[T string | int64](list []T) string {
+	text, _ := json.Marshal(list) //nolint:errchkjson // these always can be
 	return string(text)
 }

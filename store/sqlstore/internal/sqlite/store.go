@@ -8,45 +8,61 @@ package sqlite
 
 import (
 	"database/sql"
+	"math"
+	"time"
 )
 
-// Store does the work of an outbox on a database. It is safe for concurrent use.
+// Store does the work of an outbox on a database, for the relays of one route. It
+// is safe for concurrent use.
 type Store struct {
 	db    *sql.DB
 	names *Names
-	text  statements
+	text  *statements
+	route string
 
 	writer chan struct{} // holds one element while a writer of this process is at work
 }
 
 // statements are the texts that are used again and again.
 type statements struct {
-	insert, lockWriter                            string
-	sequence, read                                string
-	settle, fail, leaseHeld                       string
-	release, alive, forget, acquire, held, relays string
-	leaveLease, leaveRelay                        string
+	insert, insertWhole, schedule, lockWriter     string
+	sequence, stand, read                         string
+	settle, keep, fail, die, remove, leaseHeld    string
+	newLease, doubt, release, acquire, held       string
+	alive, forget, relays, leave                  string
+	nextDue, promote, promoted, dispatch          string
 	inboxInsert, oldInbox, purgeInbox, countInbox string
 }
 
 // New returns a store; it connects to nothing.
 func New(db *sql.DB, names *Names) *Store {
-	return &Store{db: db, names: names, writer: make(chan struct{}, 1), text: statements{
-		insert:     names.sql(insertSQL),
-		lockWriter: names.sql(lockWriterSQL),
-		sequence:   names.sql(sequenceSQL),
-		read:       names.sql(readSQL),
-		settle:     names.sql(settleSQL),
-		fail:       names.sql(failSQL),
-		leaseHeld:  names.sql(leaseHeldSQL),
-		release:    names.sql(releaseSQL),
-		alive:      names.sql(aliveSQL),
-		forget:     names.sql(forgetSQL),
-		acquire:    names.sql(acquireSQL),
-		held:       names.sql(heldSQL),
-		relays:     names.sql(relaysSQL),
-		leaveLease: names.sql(leaveLeaseSQL),
-		leaveRelay: names.sql(leaveRelaySQL),
+	return &Store{db: db, names: names, writer: make(chan struct{}, 1), text: &statements{
+		insert:      names.sql(insertSQL),
+		insertWhole: names.sql(insertWholeSQL),
+		schedule:    names.sql(scheduleSQL),
+		lockWriter:  names.sql(lockWriterSQL),
+		sequence:    names.sql(sequenceSQL),
+		stand:       names.sql(standSQL),
+		read:        names.sql(readSQL),
+		settle:      names.sql(settleSQL),
+		keep:        names.sql(keepSQL),
+		fail:        names.sql(failSQL),
+		die:         names.sql(dieSQL),
+		remove:      names.sql(removeSQL),
+		leaseHeld:   names.sql(leaseHeldSQL),
+		newLease:    names.sql(newLeaseSQL),
+		doubt:       names.sql(doubtSQL),
+		release:     names.sql(releaseSQL),
+		acquire:     names.sql(acquireSQL),
+		held:        names.sql(heldSQL),
+		alive:       names.sql(aliveSQL),
+		forget:      names.sql(forgetSQL),
+		relays:      names.sql(relaysSQL),
+		leave:       names.sql(leaveSQL),
+		nextDue:     names.sql(nextDueSQL),
+		promote:     names.sql(promoteSQL),
+		promoted:    names.sql(promotedSQL),
+		dispatch:    names.sql(dispatchSQL),
 
 		inboxInsert: names.sql(inboxInsertSQL),
 		oldInbox:    names.sql(oldInboxSQL),
@@ -55,8 +71,36 @@ func New(db *sql.DB, names *Names) *Store {
 	}}
 }
 
+// Route returns a view of the same outbox for the relays of a route.
+func (s *Store) Route(name string) *Store {
+	view := *s
+	view.route = name
+	return &view
+}
+
 // Shards returns 1: there is one writer, so there is one order.
 func (s *Store) Shards() int { return 1 }
 
 // onlyShard is the one shard.
 const onlyShard uint8 = 0
+
+// duration turns microseconds into a duration, the greatest one if they are too
+// many.
+func duration(micros int64) time.Duration {
+	const most = math.MaxInt64 / int64(time.Microsecond)
+	switch {
+	case micros > most:
+		return math.MaxInt64
+	case micros < -most:
+		return math.MinInt64
+	}
+	return time.Duration(micros) * time.Microsecond
+}
+
+// moment turns microseconds since 1970 into a time, 0 into none.
+func moment(micros int64) time.Time {
+	if micros == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(micros).UTC()
+}

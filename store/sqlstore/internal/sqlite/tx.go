@@ -24,6 +24,15 @@ const busyPatience = 15 * time.Second
 // queuePatience is how long a writer waits for the others of its process.
 const queuePatience = 10 * time.Second
 
+// runner is what runs statements in a transaction: a connection on which one was
+// begun, or a caller's.
+type runner interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+}
+
 // whileBusy repeats do while another connection holds the lock that it needs.
 func whileBusy(ctx context.Context, do func() error) error {
 	deadline := time.Now().Add(busyPatience)
@@ -84,7 +93,7 @@ func (s *Store) queueFor(ctx context.Context) (leave func(), err error) {
 
 // write runs fn in a transaction that has the write lock from its start, again
 // when the database was busy.
-func (s *Store) write(ctx context.Context, fn func(c *sql.Conn) error) error {
+func (s *Store) write(ctx context.Context, fn func(c runner) error) error {
 	leave, err := s.queueFor(ctx)
 	if err != nil {
 		return err
@@ -94,13 +103,13 @@ func (s *Store) write(ctx context.Context, fn func(c *sql.Conn) error) error {
 }
 
 // snapshot runs fn, which only reads, in a transaction.
-func (s *Store) snapshot(ctx context.Context, fn func(c *sql.Conn) error) error {
+func (s *Store) snapshot(ctx context.Context, fn func(c runner) error) error {
 	return s.inTx(ctx, beginRead, fn)
 }
 
 // inTx runs fn in a transaction on a connection of its own. It begins by a
 // statement, since a driver's Begin does what the user's DSN says.
-func (s *Store) inTx(ctx context.Context, begin string, fn func(c *sql.Conn) error) error {
+func (s *Store) inTx(ctx context.Context, begin string, fn func(c runner) error) error {
 	return whileBusy(ctx, func() error {
 		conn, err := s.db.Conn(ctx)
 		if err != nil {
@@ -111,7 +120,7 @@ func (s *Store) inTx(ctx context.Context, begin string, fn func(c *sql.Conn) err
 	})
 }
 
-func txOn(ctx context.Context, conn *sql.Conn, begin string, fn func(c *sql.Conn) error) (err error) {
+func txOn(ctx context.Context, conn *sql.Conn, begin string, fn func(c runner) error) (err error) {
 	if _, err := conn.ExecContext(ctx, begin); err != nil {
 		return err
 	}
