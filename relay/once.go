@@ -91,7 +91,8 @@ func (c *OnceConfig) Validate() error {
 // An error or a panic of publish does not end the run: it is stored with the message,
 // which waits or, after MaxAttempts, becomes what its topic's policy says. A broker
 // that is unavailable three times in a row has no more asked of it in this run. If s
-// is nil, there is no outbox, and nothing is done. A config may be nil.
+// is nil, there is no outbox, and nothing is done. What is paused is left alone, except
+// by a view of a transaction. A config may be nil.
 func RunOnce(ctx context.Context, s OnceStore, publish outbox.PublishFunc, config *OnceConfig) (result Result, err error) {
 	if config == nil {
 		config = &OnceConfig{}
@@ -138,6 +139,7 @@ type once struct {
 	deadline time.Time // of the leases, by the local clock
 	parked   map[store.Key]bool
 	waiting  map[store.Key]bool
+	pauses   []store.Pause
 
 	sending     *onceItem       // may have been sent, and is not noted
 	unanswered  map[uint8]int64 // the greatest position of each shard that may have been sent

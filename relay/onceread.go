@@ -3,8 +3,10 @@ package relay
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/store"
 )
 
@@ -40,6 +42,13 @@ func (r *once) Fetch(ctx context.Context, limit int) ([]*onceItem, error) {
 	}
 	for _, key := range parked {
 		r.parked[key] = true
+	}
+	if s, ok := r.store.(interface {
+		Pauses(ctx context.Context) ([]store.Pause, error)
+	}); ok {
+		if r.pauses, err = s.Pauses(ctx); err != nil {
+			return nil, fmt.Errorf("ask for pauses: %w", err)
+		}
 	}
 	return r.read(ctx, store.ReadRequest{Shards: shards, OnlyTenant: r.config.Tenant, Limit: oncePage, MaxBytes: onceBytes}, limit)
 }
@@ -105,7 +114,7 @@ func (r *once) sift(row *store.Row) (failure *store.Failure, may bool) {
 		return dead, false
 	case key.Key != "" && r.waiting[key]:
 		return nil, false
-	case row.RetryIn > 0:
+	case row.RetryIn > 0 || slices.ContainsFunc(r.pauses, func(p store.Pause) bool { return pauses(&p, &row.Message) }):
 		r.waiting[key] = true
 		return nil, false
 	}
@@ -148,6 +157,12 @@ func (r *once) failure(row *store.Row, cause error) store.Failure {
 		f.Dead, f.Park = reason, policy == Park && row.Key != ""
 	}
 	return f
+}
+
+// pauses tells whether p holds m back.
+func pauses(p *store.Pause, m *outbox.Message) bool {
+	return (p.Topic == "" || outbox.MatchTopic(p.Topic, m.Topic)) &&
+		(p.Key == "" || p.Key == m.Key && p.Tenant == m.Tenant)
 }
 
 func keyOf(row *store.Row) store.Key { return store.Key{Tenant: row.Tenant, Key: row.Key} }
