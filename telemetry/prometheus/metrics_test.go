@@ -1,0 +1,194 @@
+package promoutbox_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/relay"
+	"github.com/outbox-go/outbox/store"
+	"github.com/outbox-go/outbox/store/memstore"
+	promoutbox "github.com/outbox-go/outbox/telemetry/prometheus"
+)
+
+// fakeCounter counts in a time of its own.
+type fakeCounter struct {
+	stats store.Stats
+	took  time.Duration
+	err   error
+	calls []time.Time
+}
+
+func (f *fakeCounter) Stats(ctx context.Context) (store.Stats, error) {
+	f.calls = append(f.calls, time.Now())
+	select {
+	case <-ctx.Done():
+		return store.Stats{}, ctx.Err()
+	case <-time.After(f.took):
+		return f.stats, f.err
+	}
+}
+
+// scrape returns all that a registry with the collectors has, as text.
+func scrape(t *testing.T, collectors ...prometheus.Collector) string {
+	t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(collectors...)
+	w := httptest.NewRecorder()
+	promoutbox.Handler(r).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusOK {
+		t.Fatalf("code %d: %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+func wantLines(t *testing.T, text string, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("there is no %q", line)
+		}
+	}
+	if t.Failed() {
+		t.Logf("metrics:\n%s", text)
+	}
+}
+
+func TestRelayMetricsTellWhatHappened(t *testing.T) {
+	t.Parallel()
+	m := promoutbox.New(&promoutbox.Config{Outbox: "shop", Route: "audit"})
+	const labels = `{outbox="shop",route="audit"}`
+	wantLines(t, scrape(t, m), "outbox_broker_up"+labels+" 1", `outbox_dead_total{outbox="shop",reason="parked",route="audit"} 0`)
+	msg := &outbox.Message{}
+	m.Answered(msg, 3*time.Millisecond, nil)
+	m.Answered(msg, 30*time.Millisecond, nil)
+	m.Answered(msg, time.Hour, outbox.Unavailable(errors.New("x")))
+	m.Answered(msg, time.Hour, outbox.Refused(errors.New("x")))
+	m.Answered(msg, time.Hour, errors.New("unclassified"))
+	m.Answered(msg, time.Hour, outbox.Invalid(errors.New("x")))
+	m.Died(msg, store.Invalid, "x")
+	m.Settled(2, 7*time.Millisecond, nil)
+	m.Settled(9, time.Hour, errors.New("x"))
+	m.Read(5, 7*time.Millisecond, nil)
+	m.Read(0, time.Hour, errors.New("x"))
+	m.Leased(12, 3)
+	m.Availability(errors.New("x"))
+	wantLines(t, scrape(t, m),
+		"outbox_published_total"+labels+" 2", "outbox_refused_total"+labels+" 2", "outbox_unavailable_total"+labels+" 1",
+		`outbox_dead_total{outbox="shop",reason="invalid",route="audit"} 1`,
+		"outbox_settled_total"+labels+" 2", "outbox_settle_errors_total"+labels+" 1", "outbox_settle_duration_seconds_count"+labels+" 1",
+		"outbox_read_messages_total"+labels+" 5", "outbox_read_errors_total"+labels+" 1", "outbox_read_duration_seconds_count"+labels+" 1",
+		`outbox_publish_duration_seconds_bucket{outbox="shop",route="audit",le="0.005"} 1`,
+		"outbox_publish_duration_seconds_sum"+labels+" 0.033", "outbox_publish_duration_seconds_count"+labels+" 2",
+		"outbox_shards"+labels+" 12", "outbox_relays"+labels+" 3",
+		"outbox_broker_up"+labels+" 0", "outbox_broker_outages_total"+labels+" 1", "outbox_broker_reconnects_total"+labels+" 0")
+	m.Availability(nil)
+	wantLines(t, scrape(t, m), "outbox_broker_up"+labels+" 1", "outbox_broker_reconnects_total"+labels+" 1")
+}
+
+func TestStoreMetricsTellTheLastCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeCounter{stats: store.Stats{
+			Pending: 7, Waiting: 2, Blocked: 1, Scheduled: 3, Dead: 4, ParkedKeys: 5, Kept: 6, Oldest: time.Minute, OldestDead: time.Hour,
+			Routes: []store.RouteStats{{Route: "", Pending: 5, Oldest: time.Minute}, {Route: "audit", Pending: 2, Oldest: time.Second}},
+			Pauses: make([]store.Pause, 1), Relays: make([]store.RelayInfo, 2),
+		}}
+		s := promoutbox.NewStore(f, &promoutbox.Config{Outbox: "shop"})
+		if text := scrape(t, s); strings.Contains(text, "outbox_pending") {
+			t.Errorf("there are figures before the first count:\n%s", text)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); s.Run(ctx) }()
+		time.Sleep(5 * time.Second)
+		const labels = `{outbox="shop"}`
+		wantLines(t, scrape(t, s),
+			`outbox_pending_messages{outbox="shop",route=""} 5`, `outbox_pending_messages{outbox="shop",route="audit"} 2`,
+			`outbox_oldest_pending_seconds{outbox="shop",route=""} 60`, `outbox_oldest_pending_seconds{outbox="shop",route="audit"} 1`,
+			"outbox_retrying_messages"+labels+" 2", "outbox_blocked_messages"+labels+" 1", "outbox_scheduled_messages"+labels+" 3",
+			"outbox_dead_messages"+labels+" 4", "outbox_parked_keys"+labels+" 5", "outbox_kept_messages"+labels+" 6", "outbox_pauses"+labels+" 1",
+			"outbox_live_relays"+labels+" 2", "outbox_oldest_dead_seconds"+labels+" 3600", "outbox_count_age_seconds"+labels+" 5",
+			"outbox_count_duration_seconds"+labels+" 0", "outbox_count_errors_total"+labels+" 0")
+		// A route that is empty now does not vanish, and an error keeps the old figures.
+		f.stats = store.Stats{}
+		time.Sleep(10 * time.Second)
+		f.err = errors.New("the database is away")
+		time.Sleep(10 * time.Second)
+		wantLines(t, scrape(t, s), `outbox_pending_messages{outbox="shop",route="audit"} 0`,
+			"outbox_count_age_seconds"+labels+" 15", "outbox_count_errors_total"+labels+" 1")
+		cancel()
+		<-ended
+	})
+}
+
+func TestCountingTakesLittleOfTheTime(t *testing.T) {
+	for _, tc := range []struct {
+		took  time.Duration
+		calls int
+	}{{0, 360}, {50 * time.Millisecond, 360}, {time.Second, 36}, {time.Hour, 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakeCounter{took: tc.took}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour-time.Millisecond)
+			defer cancel()
+			promoutbox.NewStore(f, nil).Run(ctx)
+			if len(f.calls) != tc.calls {
+				t.Errorf("counts of %v: %d in an hour, want %d", tc.took, len(f.calls), tc.calls)
+			}
+		})
+	}
+}
+
+func TestReadyTellsAllReasons(t *testing.T) {
+	t.Parallel()
+	var first, second error
+	h := promoutbox.Handler(prometheus.NewRegistry(), func() error { return first }, func() error { return second })
+	get := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return w.Code, w.Body.String()
+	}
+	if code, text := get("/readyz"); code != 200 || text != "ok\n" {
+		t.Errorf("ready: %d %q", code, text)
+	}
+	first, second = errors.New("the broker is away"), errors.New("no lease")
+	if code, text := get("/readyz"); code != 503 || text != "the broker is away\nno lease\n" {
+		t.Errorf("not ready: %d %q", code, text)
+	}
+	if code, _ := get("/healthz"); code != 200 {
+		t.Errorf("not alive: %d", code)
+	}
+	if code, _ := get("/other"); code != 404 {
+		t.Errorf("another path: %d", code)
+	}
+}
+
+func TestNamesAndHelpsAreInPrometheusForm(t *testing.T) {
+	t.Parallel()
+	m := promoutbox.New(nil)
+	m.Watch(relay.New(memstore.New(nil), outbox.PublishFunc(nil), nil))
+	s := promoutbox.NewStore(&fakeCounter{}, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.Run(ctx)
+	for _, c := range []prometheus.Collector{m, s} {
+		problems, err := testutil.CollectAndLint(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range problems {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+	// Several relays and outboxes share a registry.
+	scrape(t, m, s, promoutbox.New(&promoutbox.Config{Route: "a"}), promoutbox.New(&promoutbox.Config{Outbox: "b"}),
+		promoutbox.NewStore(&fakeCounter{}, &promoutbox.Config{Outbox: "b"}))
+}

@@ -1,0 +1,151 @@
+package promoutbox
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/outbox-go/outbox/store"
+)
+
+const (
+	// countInterval is the least time between two counts, and countShare how many
+	// times as long as it takes must pass: counting takes at most 1 % of the time.
+	countInterval = 10 * time.Second
+	countShare    = 99
+
+	countTimeout = time.Minute
+)
+
+// Counter is the part of [store.Admin] that [Store] needs.
+type Counter interface {
+	Stats(ctx context.Context) (store.Stats, error)
+}
+
+// Store are the metrics of a whole outbox: a [prometheus.Collector] of what
+// [Store.Run] counted last. Make it with [NewStore].
+type Store struct {
+	counter Counter
+	counts  [8]*prometheus.Desc
+	pending *prometheus.Desc
+	oldest  *prometheus.Desc
+	dead    *prometheus.Desc
+	age     *prometheus.Desc
+	took    prometheus.Gauge
+	errors  prometheus.Counter
+
+	mu     sync.Mutex
+	last   store.Stats
+	at     time.Time           // zero until there is a count
+	routes map[string]struct{} // all that were ever seen: none is to vanish while it is empty
+}
+
+var _ prometheus.Collector = (*Store)(nil)
+
+// NewStore returns the metrics of the outbox s. Of the config, which may be nil, the
+// label Outbox counts.
+func NewStore(s Counter, config *Config) *Store {
+	if config == nil {
+		config = &Config{}
+	}
+	f := factory{labels: prometheus.Labels{"outbox": config.Outbox}}
+	return &Store{
+		counter: s,
+		pending: f.desc("outbox_pending_messages", "Messages that are to be sent, now or after a wait.", "route"),
+		oldest:  f.desc("outbox_oldest_pending_seconds", "Age of the oldest message that is to be sent, 0 if there is none.", "route"),
+		counts: [...]*prometheus.Desc{
+			f.desc("outbox_retrying_messages", "Pending messages that were refused and wait for another attempt."),
+			f.desc("outbox_blocked_messages", "Pending messages that hold up their key until somebody acts."),
+			f.desc("outbox_scheduled_messages", "Messages that are not due yet."),
+			f.desc("outbox_dead_messages", "Dead letters."),
+			f.desc("outbox_parked_keys", "Keys whose messages go to the dead letters until they are redriven or discarded."),
+			f.desc("outbox_kept_messages", "Messages in the history; an estimate on PostgreSQL."),
+			f.desc("outbox_pauses", "What is held back by a pause."),
+			f.desc("outbox_live_relays", "Relays of all routes that are alive."),
+		},
+		dead:   f.desc("outbox_oldest_dead_seconds", "Age of the oldest dead letter, 0 if there is none."),
+		age:    f.desc("outbox_count_age_seconds", "How old these figures are: they are counted in the background."),
+		took:   f.gauge("outbox_count_duration_seconds", "Time that the last count took."),
+		errors: f.counter("outbox_count_errors_total", "Counts that failed."),
+		routes: map[string]struct{}{"": {}},
+	}
+}
+
+// Run counts until ctx ends, at most every 10 s and at most for 1 % of the time. An
+// old figure is better than a slow database.
+func (s *Store) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		took := s.count(ctx)
+		select {
+		case <-ctx.Done():
+		case <-time.After(max(countInterval-took, countShare*took)):
+		}
+	}
+}
+
+// count counts once and returns how long that took.
+func (s *Store) count(ctx context.Context) time.Duration {
+	begun := time.Now()
+	counting, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	stats, err := s.counter.Stats(counting)
+	took := time.Since(begun)
+	switch {
+	case err == nil:
+		s.took.Set(took.Seconds())
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.last, s.at = stats, begun
+		for _, r := range stats.Routes {
+			s.routes[r.Route] = struct{}{}
+		}
+	case ctx.Err() == nil:
+		s.errors.Inc()
+	}
+	return took
+}
+
+// Describe implements [prometheus.Collector].
+func (s *Store) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range s.counts {
+		ch <- d
+	}
+	for _, d := range []*prometheus.Desc{s.pending, s.oldest, s.dead, s.age} {
+		ch <- d
+	}
+	s.took.Describe(ch)
+	s.errors.Describe(ch)
+}
+
+// Collect implements [prometheus.Collector]. It asks no database; before the first
+// count there are no figures.
+func (s *Store) Collect(ch chan<- prometheus.Metric) {
+	s.errors.Collect(ch)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at.IsZero() {
+		return
+	}
+	s.took.Collect(ch)
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	last := &s.last
+	for i, value := range [...]int64{
+		last.Waiting, last.Blocked, last.Scheduled, last.Dead, last.ParkedKeys, last.Kept, int64(len(last.Pauses)), int64(len(last.Relays)),
+	} {
+		gauge(s.counts[i], float64(value))
+	}
+	gauge(s.dead, last.OldestDead.Seconds())
+	gauge(s.age, time.Since(s.at).Seconds())
+	byRoute := map[string]store.RouteStats{}
+	for _, r := range last.Routes {
+		byRoute[r.Route] = r
+	}
+	for route := range s.routes {
+		gauge(s.pending, float64(byRoute[route].Pending), route)
+		gauge(s.oldest, byRoute[route].Oldest.Seconds(), route)
+	}
+}
