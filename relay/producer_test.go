@@ -348,10 +348,10 @@ func TestWaitFlushesAndWaitsForTheAnswer(t *testing.T) {
 func TestWaitEndsWithItsContextOrAFailedFlush(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
 		lost := errors.New("connection lost")
 		for want, h := range map[error]*holding{context.DeadlineExceeded: {silent: true}, lost: {flushErr: lost}} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
 			err := relay.Wait(h)(ctx, &outbox.Message{})
 			if !errors.Is(err, outbox.ErrUnavailable) || !errors.Is(err, want) {
 				t.Errorf("error %v, want unavailable for %v", err, want)
