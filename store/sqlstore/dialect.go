@@ -45,18 +45,12 @@ type backend interface {
 	Wake()
 	Migrate(ctx context.Context) error
 
-	Shards() int
+	once
 	Check(ctx context.Context) error
-	Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, error)
-	Leave(ctx context.Context, owner string, doubt map[uint8]int64) error
-	Read(ctx context.Context, requests ...store.ReadRequest) ([]store.Page, error)
-	Settle(ctx context.Context, refs []store.Ref, keep bool) error
-	Parked(ctx context.Context, shards store.ShardSet) ([]store.Key, error)
 	Promote(ctx context.Context, limit int) (store.Promotion, error)
 	Dispatch(ctx context.Context, dispatches []store.Dispatch) error
-	store.Admin
-	Fail(ctx context.Context, failures []store.Failure) error
 	Listen(ctx context.Context, wake func()) error
+	store.Admin
 
 	Once(ctx context.Context, consumer, id string, fn func(ctx context.Context, tx *sql.Tx) error) (first bool, err error)
 	Transient(err error) bool
@@ -73,7 +67,7 @@ func (d Dialect) backend(db *sql.DB, c *Config) (backend, error) {
 		if err != nil {
 			return nil, err
 		}
-		return sqlite.New(db, names), nil
+		return sqliteBackend{sqlite.New(db, names)}, nil
 	case PostgreSQL:
 		names, err := postgres.NewNames(c.Schema, c.TablePrefix)
 		if err != nil {

@@ -11,6 +11,11 @@
 // their business data. Only topic and payload are required:
 //
 //	INSERT INTO outbox_message (topic, key, payload) VALUES ('user.created', '123', '{"id": 123}')
+//
+// What is to be sent later goes into another table; on SQLite all times are
+// microseconds since 1970:
+//
+//	INSERT INTO outbox_scheduled (topic, payload, deliver_at) VALUES ('bill.due', '{}', 1893456000000000)
 package sqlstore
 
 import (
@@ -31,8 +36,8 @@ type Config struct {
 	// most 63 bytes. SQLite has none.
 	Schema string
 
-	// TablePrefix goes before the name of each table: message, lease, relay, inbox
-	// and migration. Defaults to "outbox_" on SQLite and to none on PostgreSQL; at most
+	// TablePrefix goes before the name of each table: message, scheduled, dead, sent,
+	// pause, lease, relay, inbox and migration. Defaults to "outbox_" on SQLite and to none on PostgreSQL; at most
 	// 32 bytes. Both names are quoted, so that any characters will do. With
 	// different ones, several outboxes share a database.
 	TablePrefix string
@@ -122,15 +127,33 @@ func (s *Store) Read(ctx context.Context, requests ...store.ReadRequest) ([]stor
 	return s.backend.Read(ctx, requests...)
 }
 
-// Settle removes messages that the broker has confirmed, in one transaction.
+// Settle removes messages that the broker has confirmed, in one transaction, and
+// keeps them in the history if told so.
 func (s *Store) Settle(ctx context.Context, refs []store.Ref, keep bool) error {
 	return s.backend.Settle(ctx, refs, keep)
 }
 
-// Fail stores that messages were refused, in one transaction, or nothing and
-// [store.ErrLeaseLost].
+// Fail stores that messages wait for another attempt, or moves them to the dead
+// letters, in one transaction; or it does nothing and returns [store.ErrLeaseLost].
 func (s *Store) Fail(ctx context.Context, failures []store.Failure) error {
 	return s.backend.Fail(ctx, failures)
+}
+
+// Parked returns the keys whose dead letters their successors are to join.
+func (s *Store) Parked(ctx context.Context, shards store.ShardSet) ([]store.Key, error) {
+	return s.backend.Parked(ctx, shards)
+}
+
+// Promote makes up to limit scheduled messages pending that are due. On SQLite it
+// takes the write lock only if there are some.
+func (s *Store) Promote(ctx context.Context, limit int) (store.Promotion, error) {
+	return s.backend.Promote(ctx, limit)
+}
+
+// Dispatch replaces pending messages by a copy for each of their routes, in one
+// transaction.
+func (s *Store) Dispatch(ctx context.Context, dispatches []store.Dispatch) error {
+	return s.backend.Dispatch(ctx, dispatches)
 }
 
 // Listen calls wake after commits, until ctx ends. On SQLite those that this

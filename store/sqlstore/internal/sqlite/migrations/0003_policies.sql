@@ -53,7 +53,7 @@ CREATE TABLE {dead} (
 );
 
 CREATE INDEX {dead_id} ON {dead} (id);
-CREATE INDEX {dead_parked} ON {dead} (route, tenant, key) WHERE parked = 1;
+CREATE INDEX {dead_parked} ON {dead} (parked, route, tenant, key);
 
 -- The history: messages that were sent, where it is kept.
 CREATE TABLE {sent} (
