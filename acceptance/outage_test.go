@@ -19,7 +19,7 @@ func TestK19_RelayKilledBeforeAcknowledgement(t *testing.T) {
 		r := s.startWorker(t)
 		link, address := newDeafLink(t, s.address)
 		config := &relay.Config{Window: 1000, LeaseTTL: time.Second}
-		relayProcess := startChild(t, &childConfig{Database: s.databaseURL(), Broker: address, Relay: config})
+		relayProcess := startChild(t, &childConfig{Database: s.databaseURL(), Broker: address, Relay: &relayConfig{Config: *config}})
 		s.placeOrders(t, "before", keys, each)
 		r.await(keys * each)
 		s.awaitPending(t, 0)

@@ -23,14 +23,23 @@ import (
 // process of its own.
 const childVariable = "OUTBOX_TEST_CHILD"
 
-// childConfig says what a child process is to be: a relay, a worker or a NATS server.
+// childConfig says what a child process is to be: a relay, a worker, a NATS server,
+// or what kills itself.
 type childConfig struct {
 	Database string        // of a relay
 	Broker   string        // of a relay
-	Relay    *relay.Config // of a relay, without Logger and Hooks
+	Relay    *relayConfig  // of a relay
 	Worker   *workerChild  // of a worker
+	Suicide  *suicideChild // of a relay, or who redrives, that kills itself
 	Store    string        // of a NATS server: the folder
 	Port     int           // of a NATS server
+}
+
+// relayConfig is a relay.Config that can be handed to a child process, as JSON: what
+// cannot be written is hidden.
+type relayConfig struct {
+	relay.Config
+	Logger, Hooks, Transform struct{}
 }
 
 // childMain reports whether this process is a child, when it has done its work.
@@ -54,6 +63,8 @@ func childMain() bool {
 		run = c.runNATS
 	case c.Worker != nil:
 		run = c.runWorker
+	case c.Suicide != nil:
+		run = c.runSuicide
 	}
 	if err := run(ctx); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, err)
@@ -73,8 +84,8 @@ func (c *childConfig) runRelay(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	c.Relay.Logger = quiet()
-	r := relay.New(s, p, c.Relay)
+	c.Relay.Config.Logger = quiet()
+	r := relay.New(s, p, &c.Relay.Config)
 	fmt.Println("started")
 	return r.Run(ctx)
 }

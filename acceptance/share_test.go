@@ -101,7 +101,7 @@ func TestD09_TwoPublishersNoDuplicates(t *testing.T) {
 	eachSystem(t, func(t *testing.T, s *system) {
 		r := s.startWorker(t)
 		for range 2 {
-			startChild(t, &childConfig{Database: s.databaseURL(), Broker: s.address, Relay: &relay.Config{}})
+			startChild(t, &childConfig{Database: s.databaseURL(), Broker: s.address, Relay: &relayConfig{}})
 		}
 		var emitting sync.WaitGroup
 		for i := range 4 {

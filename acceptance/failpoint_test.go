@@ -1,0 +1,468 @@
+package acceptance
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/relay"
+	"github.com/outbox-go/outbox/store"
+)
+
+// failPoint is where a process kills itself: before or after the N-th operation of
+// a kind.
+type failPoint struct {
+	Op    operation
+	After bool
+	N     int
+}
+
+func (p failPoint) String() string {
+	when := "before"
+	if p.After {
+		when = "after"
+	}
+	return fmt.Sprintf("%s %s %d", when, p.Op, p.N)
+}
+
+// operation is what a relay does with its store or its broker, told apart by what
+// a failure would be recorded as.
+type operation string
+
+const (
+	opRead    operation = "read"
+	opAnswer  operation = "answer"  // the broker has taken a message; after: the relay knows
+	opSettle  operation = "settle"  // delete what was confirmed
+	opRetry   operation = "retry"   // record that a message waits for another attempt
+	opDie     operation = "die"     // record a dead letter
+	opPark    operation = "park"    // record a dead letter that parks its key
+	opFollow  operation = "follow"  // record dead letters of a parked key
+	opBlock   operation = "block"   // record a blocked message
+	opParked  operation = "parked"  // ask which keys are parked
+	opPromote operation = "promote" // make scheduled messages pending
+	opRedrive operation = "redrive" // in a process of its own
+	opUnblock operation = "unblock" // Retry, in a process of its own
+)
+
+// suicideChild is a relay whose broker is its standard output, or a process that
+// redrives or retries, which kills itself at a point.
+type suicideChild struct {
+	Point  failPoint // none if Op is empty
+	Cured  bool
+	Places []int64     // to be redriven
+	Refs   []store.Ref // to be retried
+}
+
+func (c *childConfig) runSuicide(ctx context.Context) error {
+	s, closeStore, err := openStore(c.Database)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
+	fmt.Println("started")
+	at := &countdown{point: c.Suicide.Point}
+	switch admin := s.(store.Admin); {
+	case c.Suicide.Places != nil:
+		return at.around(opRedrive, func() error {
+			_, err := admin.Redrive(ctx, c.Suicide.Places)
+			return err
+		})
+	case c.Suicide.Refs != nil:
+		return at.around(opUnblock, func() error {
+			_, err := admin.Retry(ctx, c.Suicide.Refs)
+			return err
+		})
+	}
+	c.Relay.Config.Logger = quiet()
+	mined := &minedStore{Store: s, at: at}
+	return relay.New(mined, &printer{at: at, cured: c.Suicide.Cured}, &c.Relay.Config).Run(ctx)
+}
+
+// countdown kills the process at its point. Relays do each kind of operation from
+// one goroutine at a time.
+type countdown struct {
+	point failPoint
+	seen  int
+}
+
+func (c *countdown) around(op operation, do func() error) error {
+	due := false
+	if op == c.point.Op {
+		c.seen++
+		due = c.seen == c.point.N
+	}
+	if due && !c.point.After {
+		killSelf()
+		select {}
+	}
+	err := do()
+	if due {
+		killSelf()
+		select {}
+	}
+	return err
+}
+
+// minedStore kills its process at a point.
+type minedStore struct {
+	relay.Store
+	at *countdown
+}
+
+func (s *minedStore) Read(ctx context.Context, r ...store.ReadRequest) (pages []store.Page, err error) {
+	err = s.at.around(opRead, func() error {
+		pages, err = s.Store.Read(ctx, r...)
+		return err
+	})
+	return pages, err
+}
+
+func (s *minedStore) Settle(ctx context.Context, refs []store.Ref, keep bool) error {
+	return s.at.around(opSettle, func() error { return s.Store.Settle(ctx, refs, keep) })
+}
+
+func (s *minedStore) Fail(ctx context.Context, failures []store.Failure) error {
+	return s.at.around(s.kind(failures), func() error { return s.Store.Fail(ctx, failures) })
+}
+
+// kind is the point's own if one of the failures is of it.
+func (s *minedStore) kind(failures []store.Failure) operation {
+	for _, f := range failures {
+		kind := opRetry
+		switch {
+		case f.Dead == store.Parked:
+			kind = opFollow
+		case f.Dead != "" && f.Park:
+			kind = opPark
+		case f.Dead != "":
+			kind = opDie
+		case f.RetryIn == store.Never:
+			kind = opBlock
+		}
+		if kind == s.at.point.Op {
+			return kind
+		}
+	}
+	return ""
+}
+
+func (s *minedStore) Parked(ctx context.Context, shards store.ShardSet) (keys []store.Key, err error) {
+	err = s.at.around(opParked, func() error {
+		keys, err = s.Store.Parked(ctx, shards)
+		return err
+	})
+	return keys, err
+}
+
+func (s *minedStore) Promote(ctx context.Context, limit int) (p store.Promotion, err error) {
+	op := opPromote
+	if s.at.point.Op == opPromote && s.at.seen == 0 && !s.due(ctx) {
+		op = "" // there is nothing to move
+	}
+	err = s.at.around(op, func() error {
+		p, err = s.Store.Promote(ctx, limit)
+		return err
+	})
+	return p, err
+}
+
+func (s *minedStore) due(ctx context.Context) bool {
+	list, err := s.Store.(store.Admin).List(ctx, store.Query{State: store.Scheduled, Limit: 1})
+	return err == nil && len(list) > 0
+}
+
+// printer is a broker on the standard output: what is written there has arrived,
+// whatever becomes of the process.
+type printer struct {
+	at    *countdown
+	cured bool
+}
+
+const printed = "sent "
+
+func (p *printer) Publish(_ context.Context, m *outbox.Message, done func(error)) {
+	var s step
+	if err := json.Unmarshal(m.Payload, &s); err != nil {
+		done(outbox.Invalid(err))
+		return
+	}
+	if s.Poison && !p.cured {
+		done(outbox.Refused(errPoison))
+		return
+	}
+	fmt.Printf("%s%s\n", printed, m.Payload)
+	_ = p.at.around(opAnswer, func() error {
+		done(nil)
+		return nil
+	})
+}
+
+func (p *printer) Close() error { return nil }
+
+// failCase is a point of the process that starts from what a policy has brought
+// about, or before that.
+type failCase struct {
+	policy relay.Policy
+	point  failPoint
+	// later: the process begins when the policy has been carried out by another, and
+	// more has been emitted.
+	later bool
+}
+
+// failCases has each point where a policy may be left half done. In the long run
+// every point is tried with every policy under which it is reached.
+func failCases(long bool) (cases []failCase) {
+	both := func(policy relay.Policy, op operation, n int, later bool) {
+		for _, after := range []bool{false, true} {
+			cases = append(cases, failCase{policy, failPoint{op, after, n}, later})
+		}
+	}
+	both(relay.Skip, opRetry, 1, false)
+	both(relay.Skip, opDie, 1, false)
+	both(relay.Skip, opSettle, 1, false)
+	both(relay.Skip, opAnswer, 7, false)
+	both(relay.Skip, opPromote, 1, false)
+	both(relay.Park, opPark, 1, false)
+	both(relay.Park, opFollow, 1, false)
+	both(relay.Park, opFollow, 1, true)
+	both(relay.Park, opParked, 1, true)
+	both(relay.Park, opRead, 1, true)
+	both(relay.Park, opRedrive, 1, true)
+	both(relay.Block, opBlock, 1, false)
+	both(relay.Block, opRead, 2, false)
+	both(relay.Block, opUnblock, 1, true)
+	if !long {
+		return cases
+	}
+	for _, policy := range []relay.Policy{relay.Skip, relay.Park, relay.Block} {
+		for n := 1; n <= 3; n++ {
+			both(policy, opRetry, n, false)
+			both(policy, opSettle, n, false)
+			both(policy, opRead, n, false)
+			both(policy, opAnswer, 11*n, false)
+		}
+		both(policy, opParked, 1, false)
+		both(policy, opPromote, 1, false)
+	}
+	both(relay.Skip, opDie, 2, false)
+	both(relay.Park, opPark, 2, false)
+	both(relay.Park, opFollow, 2, false)
+	both(relay.Block, opBlock, 2, false)
+	return cases
+}
+
+// TestFailPoints kills a relay, or who redrives or retries, at a point of its work,
+// and another relay takes over: each key then shows what its policy says, in
+// order, and nothing is lost.
+func TestFailPoints(t *testing.T) {
+	long := os.Getenv("OUTBOX_SOAK") != ""
+	databases := map[string]func(testing.TB) database{"PostgreSQL": func(t testing.TB) database { return newPostgres(t) }}
+	if long {
+		databases["SQLite"] = func(t testing.TB) database { return newSQLite(t) }
+	}
+	for name, open := range databases {
+		t.Run(name, func(t *testing.T) {
+			for _, c := range failCases(long) {
+				later := map[bool]string{true: " later"}[c.later]
+				t.Run(strings.ReplaceAll(c.policy.String()+" "+c.point.String()+later, " ", "_"), func(t *testing.T) {
+					t.Parallel()
+					newFailRun(t, open(t), c).run()
+				})
+			}
+		})
+	}
+}
+
+// failRun is one run with one point.
+type failRun struct {
+	*policyBed
+	point failPoint
+	later bool
+	db    database
+	keys  []string
+}
+
+const scheduledKey = "later"
+
+func newFailRun(t testing.TB, db database, c failCase) *failRun {
+	f := &failRun{policyBed: newBed(t, c.policy), point: c.point, later: c.later, db: db}
+	switch db := db.(type) {
+	case *postgres:
+		f.admin = db.store
+	case *sqlite:
+		f.admin = db.store
+	}
+	f.emit = func(steps ...step) error {
+		return db.inTx(func(tx transaction) error { return tx.emit(events(steps)...) })
+	}
+	for i := range 8 {
+		f.keys = append(f.keys, fmt.Sprint("k", i))
+	}
+	return f
+}
+
+// start starts a relay that kills itself at a point, if that is one.
+func (f *failRun) start(point failPoint, cured bool) *child {
+	f.t.Helper()
+	config := f.config()
+	config.RefusedBackoff, config.MaxRefusedBackoff = time.Millisecond, 5*time.Millisecond
+	config.Window, config.SettleBatch = 10, 10
+	return startChild(f.t, &childConfig{
+		Database: f.db.databaseURL(), Relay: &relayConfig{Config: config}, Suicide: &suicideChild{Point: point, Cured: cured},
+	})
+}
+
+// read writes down what a child has sent so far. It has ended, or this is called
+// again.
+func (f *failRun) read(c *child) {
+	for {
+		select {
+		case line := <-c.lines:
+			if text, ok := strings.CutPrefix(line, printed); ok {
+				var s step
+				must(f.t, json.Unmarshal([]byte(text), &s))
+				f.book.write(s)
+			}
+		default:
+			return
+		}
+	}
+}
+
+// dies waits until a child has killed itself, while it is read.
+func (f *failRun) dies(c *child) {
+	f.t.Helper()
+	select {
+	case <-c.ended:
+	case <-time.After(patience):
+		f.t.Fatalf("the process has not come to the point %s within %v", f.point, patience)
+	}
+	f.read(c)
+}
+
+// settles waits until a relay has brought about what is wanted.
+func (f *failRun) settles(c *child, what string, want course, dead, pending int) {
+	f.t.Helper()
+	eventually(f.t, what, func() (bool, string) {
+		f.read(c)
+		missing, faults, _, _ := f.book.compare(want)
+		if len(faults) > 0 {
+			f.t.Fatalf("%s: %d faults, such as: %s", what, len(faults), faults[0])
+		}
+		stats, err := f.admin.Stats(context.Background())
+		must(f.t, err)
+		waits := stats.Waiting > 0 || stats.Scheduled > 0
+		return missing == 0 && int(stats.Dead) == dead && int(stats.Pending) == pending && !waits,
+			fmt.Sprintf("%d messages yet to come, %d dead, %d pending, %d scheduled, where %d and %d are wanted",
+				missing, stats.Dead, stats.Pending, stats.Scheduled, dead, pending)
+	})
+}
+
+func (f *failRun) run() {
+	f.begin()
+	if !f.later {
+		f.dies(f.start(f.point, false))
+	}
+	successor := f.start(failPoint{}, false)
+	shown := f.carriedOut(successor)
+	if f.policy == relay.Skip {
+		f.ends(successor, shown)
+		return
+	}
+	successor.kill()
+	f.read(successor)
+	// While no relay runs, newer ones come; one that finds them first does not know
+	// of what happened before.
+	f.next(harmless, f.keys...)
+	if f.later && f.point.Op != opRedrive && f.point.Op != opUnblock {
+		f.dies(f.start(f.point, true))
+	}
+	cured := f.start(failPoint{}, true)
+	f.carriedOut(cured)
+	f.mend()
+	f.next(harmless, f.keys...)
+	f.settles(cured, "all, in order", f.emitted, 0, 0)
+	f.ends(cured, f.emitted)
+}
+
+// begin emits ten messages of each key, of half the keys one that is poison, and
+// scheduled ones of a key of their own, which are due by now.
+func (f *failRun) begin() {
+	for range 10 {
+		f.next(func(key string, n int) bool { return n == 4 && key < "k4" }, f.keys...)
+	}
+	due := time.Now().Add(-time.Hour)
+	var later []outbox.Event
+	for n := range 5 {
+		s := step{Key: scheduledKey, N: n + 1}
+		f.emitted[s.Key] = append(f.emitted[s.Key], s.N)
+		later = append(later, outbox.Event{Topic: bedTopic, Key: s.Key, Payload: s, DeliverAt: due.Add(time.Duration(n) * time.Second)})
+	}
+	must(f.t, f.db.inTx(func(tx transaction) error { return tx.emit(later...) }))
+}
+
+// carriedOut waits until the relay has carried out the policy and returns what is
+// shown then.
+func (f *failRun) carriedOut(c *child) course {
+	f.t.Helper()
+	shown, remaining := f.courses()
+	if f.policy == relay.Block {
+		f.settles(c, "what is not behind poison, and the rest blocked", shown, 0, remaining.total())
+		f.wantBlocked(remaining)
+	} else {
+		f.settles(c, "what is not behind poison, and the rest dead", shown, remaining.total(), 0)
+		f.wantDead(remaining)
+	}
+	return shown
+}
+
+// mend redrives or retries what the policy keeps: in a process that is killed there,
+// if that is the point, and once more if that was too early.
+func (f *failRun) mend() {
+	f.t.Helper()
+	do := &suicideChild{}
+	var places []int64
+	var refs []store.Ref
+	if f.policy == relay.Park {
+		for _, d := range f.list(store.Dead) {
+			places = append(places, d.Place)
+		}
+	} else {
+		_, remaining := f.courses()
+		refs = f.wantBlocked(remaining)
+	}
+	do.Places, do.Refs, do.Point = places, refs, f.point
+	if f.point.Op == opRedrive || f.point.Op == opUnblock {
+		f.dies(startChild(f.t, &childConfig{Database: f.db.databaseURL(), Suicide: do}))
+	}
+	if f.point.After && (f.point.Op == opRedrive || f.point.Op == opUnblock) {
+		return
+	}
+	var err error
+	if f.policy == relay.Park {
+		_, err = f.admin.Redrive(context.Background(), places)
+	} else {
+		_, err = f.admin.Retry(context.Background(), refs)
+	}
+	must(f.t, err)
+}
+
+// ends ends the last relay, which shows no more, and counts the repeats: what one
+// relay had sent and not deleted, at most, for each that was killed.
+func (f *failRun) ends(c *child, want course) {
+	f.t.Helper()
+	c.kill()
+	f.read(c)
+	missing, faults, repeats, _ := f.book.compare(want)
+	if missing > 0 || len(faults) > 0 {
+		f.t.Errorf("at the end %d messages are missing, faults %v", missing, faults)
+	}
+	if most := 2 * 20; repeats > most {
+		f.t.Errorf("%d repeats, want at most %d", repeats, most)
+	}
+}
