@@ -43,7 +43,7 @@ func (d *db) Query(ctx context.Context, sql string, args ...any) (postgres.Rows,
 }
 
 func (d *db) InTx(ctx context.Context, mode postgres.TxMode, fn func(q postgres.Querier) error) error {
-	var options pgx.TxOptions
+	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
 	if mode == postgres.OneSnapshot {
 		options = pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	}

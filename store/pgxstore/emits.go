@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/outbox-go/outbox/store/internal/postgres"
 )
 
 // emits notes, in the context of a function that Once runs, whether it has emitted
@@ -14,13 +16,13 @@ type emits struct {
 	some atomic.Bool
 }
 
-// emitsKey is where a store's emits are in a context.
-type emitsKey struct{ store *Store }
+// emitsKey is where the emits of a store, and of its views, are in a context.
+type emitsKey struct{ notifier *postgres.Notifier }
 
 // noted reports whether tx is the transaction of a Once, which wakes the relay
 // after the commit, and notes the emit there.
 func (s *Store) noted(ctx context.Context, tx pgx.Tx) bool {
-	e, ok := ctx.Value(emitsKey{s}).(*emits)
+	e, ok := ctx.Value(emitsKey{s.notifier}).(*emits)
 	if !ok || e.conn != tx.Conn() {
 		return false
 	}

@@ -232,7 +232,7 @@ func (g *Group) handle(ctx context.Context, x *shared, m *member) (first bool, e
 		}
 	}()
 	e := &emits{conn: x.tx.Conn()}
-	if err := m.fn(context.WithValue(ctx, emitsKey{g.store}, e), x.tx); err != nil {
+	if err := m.fn(context.WithValue(ctx, emitsKey{g.store.notifier}, e), x.tx); err != nil {
 		if x.tx.Conn().IsClosed() {
 			err = postgres.Lost(err)
 		}

@@ -35,7 +35,7 @@ func (s *Store) Once(ctx context.Context, consumer, id string, fn func(ctx conte
 		return false, nil
 	}
 	e := &emits{conn: tx.Conn()}
-	if err := fn(context.WithValue(ctx, emitsKey{s}, e), tx); err != nil {
+	if err := fn(context.WithValue(ctx, emitsKey{s.notifier}, e), tx); err != nil {
 		return false, failed(ctx, tx, err)
 	}
 	if err := tx.Commit(ctx); err != nil {

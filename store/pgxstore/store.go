@@ -54,6 +54,7 @@ type Store struct {
 	names     *postgres.Names
 	insertOne string
 	insertAll string
+	timed     string
 	config    Config
 	notifier  *postgres.Notifier
 
@@ -104,6 +105,7 @@ func Open(pool *pgxpool.Pool, config *Config) (*Store, error) {
 		names:     names,
 		insertOne: names.SQL(postgres.InsertOne),
 		insertAll: names.SQL(postgres.InsertMany),
+		timed:     names.SQL(postgres.InsertTimed),
 		config:    c,
 
 		inboxInsert: names.SQL(postgres.InboxInsert),
@@ -170,6 +172,26 @@ func (s *Store) Queue(batch *pgx.Batch, msgs []outbox.Message) error {
 	return nil
 }
 
+// Route returns a view of the same outbox for the relays of a route: it reads,
+// claims and fails what is of that route alone. All else is as with s, which is the
+// view of the route without a name. A view needs no Close.
+func (s *Store) Route(name string) *Store {
+	view := *s
+	view.Core = s.Core.Route(name)
+	return &view
+}
+
+// TxStore is a view of an outbox in a transaction: see [Store.Within].
+type TxStore struct {
+	*postgres.Within
+}
+
+// Within returns a view of the outbox to send messages in a transaction of one's
+// own, by relay.RunOnce for example. What it takes is hidden from relays until tx has
+// ended; nothing of what it did remains if tx is rolled back. The transaction must be
+// READ COMMITTED.
+func (s *Store) Within(tx pgx.Tx) *TxStore { return &TxStore{s.Core.Within(querier{tx})} }
+
 // InTx runs fn in a transaction, commits it when fn returns nil, and wakes the
 // relay after the commit. Notifying inside the transaction, which would make
 // commits wait for one another, is switched off in it.
@@ -183,7 +205,8 @@ func (s *Store) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
 }
 
 func (s *Store) insertArgs(msgs []outbox.Message) (string, []any, error) {
-	if len(msgs) == 1 {
+	timed := postgres.Timed(msgs)
+	if len(msgs) == 1 && !timed {
 		m := &msgs[0]
 		headers, err := postgres.Headers(m)
 		if err != nil {
@@ -210,7 +233,28 @@ func (s *Store) insertArgs(msgs []outbox.Message) (string, []any, error) {
 		topics[i], keys[i], tenants[i], types[i] = m.Topic, m.Key, m.Tenant, m.Type
 		versions[i], contentTypes[i], payloads[i], created[i] = m.Version, m.ContentType, postgres.Payload(m), m.CreatedAt
 	}
-	return s.insertAll, []any{ids, topics, keys, tenants, types, versions, contentTypes, headers, payloads, created}, nil
+	args := []any{ids, topics, keys, tenants, types, versions, contentTypes, headers, payloads, created}
+	if timed {
+		return s.timed, append(args, timedArgs(msgs)...), nil
+	}
+	return s.insertAll, args, nil
+}
+
+// timedArgs returns the columns that only [postgres.InsertTimed] has.
+func timedArgs(msgs []outbox.Message) []any {
+	routes := make([]string, len(msgs))
+	deliver, expire := make([]*time.Time, len(msgs)), make([]*time.Time, len(msgs))
+	for i := range msgs {
+		m := &msgs[i]
+		routes[i] = m.Route
+		if !m.DeliverAt.IsZero() {
+			deliver[i] = &m.DeliverAt
+		}
+		if !m.ExpiresAt.IsZero() {
+			expire[i] = &m.ExpiresAt
+		}
+	}
+	return []any{routes, deliver, expire}
 }
 
 var _ outbox.Store[pgx.Tx] = (*Store)(nil)

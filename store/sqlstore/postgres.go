@@ -18,6 +18,7 @@ type postgresBackend struct {
 	names     *postgres.Names
 	insertOne string
 	insertAll string
+	timed     string
 
 	inboxInsert string
 }
@@ -30,10 +31,19 @@ func newPostgres(db *sql.DB, names *postgres.Names) *postgresBackend {
 		names:     names,
 		insertOne: names.SQL(postgres.InsertOne),
 		insertAll: names.SQL(postgres.InsertMany),
+		timed:     names.SQL(postgres.InsertTimed),
 
 		inboxInsert: names.SQL(postgres.InboxInsert),
 	}
 }
+
+func (b *postgresBackend) route(name string) backend {
+	view := *b
+	view.Core = b.Core.Route(name)
+	return &view
+}
+
+func (b *postgresBackend) within(tx *sql.Tx) once { return b.Core.Within(querier{tx}) }
 
 func (b *postgresBackend) Shards() int { return postgres.Shards }
 
@@ -50,10 +60,14 @@ func (b *postgresBackend) Migrate(ctx context.Context) error {
 }
 
 func (b *postgresBackend) Insert(ctx context.Context, tx *sql.Tx, msgs []outbox.Message) error {
-	switch len(msgs) {
-	case 0:
+	timed := postgres.Timed(msgs)
+	statement := b.insertAll
+	switch {
+	case len(msgs) == 0:
 		return nil
-	case 1:
+	case timed:
+		statement = b.timed
+	case len(msgs) == 1:
 		m := &msgs[0]
 		headers, err := postgres.Headers(m)
 		if err != nil {
@@ -63,11 +77,11 @@ func (b *postgresBackend) Insert(ctx context.Context, tx *sql.Tx, msgs []outbox.
 			headers, postgres.Payload(m), m.CreatedAt)
 		return err
 	}
-	args, err := postgres.ArrayArgs(msgs)
+	args, err := postgres.ArrayArgs(msgs, timed)
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, b.insertAll, args...)
+	_, err = tx.ExecContext(ctx, statement, args...)
 	return err
 }
 
@@ -139,7 +153,7 @@ type closer struct {
 func (c closer) Close() { _ = c.Rows.Close() }
 
 func (d postgresDB) InTx(ctx context.Context, mode postgres.TxMode, fn func(q postgres.Querier) error) error {
-	var options *sql.TxOptions
+	options := &sql.TxOptions{Isolation: sql.LevelReadCommitted}
 	if mode == postgres.OneSnapshot {
 		options = &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
 	}

@@ -33,7 +33,8 @@ type DB interface {
 type TxMode int
 
 const (
-	// ReadWrite is the usual transaction.
+	// ReadWrite is a transaction that writes, with the isolation level READ
+	// COMMITTED.
 	ReadWrite TxMode = iota
 	// OneSnapshot only reads, and all its statements see the same.
 	OneSnapshot
@@ -72,4 +73,30 @@ func queryRow(ctx context.Context, q Querier, sql string, args []any, dest ...an
 	}
 	rows.Close()
 	return true, rows.Err()
+}
+
+// ScanFunc is the form of DB.Scan.
+type ScanFunc func(ctx context.Context, settings Settings, sql string, args []any, fn func(Rows) error) error
+
+// ScanIn runs queries in a transaction that is open.
+func ScanIn(q Querier) ScanFunc {
+	return func(ctx context.Context, settings Settings, sql string, args []any, fn func(Rows) error) error {
+		if err := q.Exec(ctx, string(settings)); err != nil {
+			return err
+		}
+		return scan(ctx, q, sql, args, fn)
+	}
+}
+
+func scan(ctx context.Context, q Querier, sql string, args []any, fn func(Rows) error) error {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	if err := fn(rows); err != nil {
+		return err
+	}
+	rows.Close()
+	return rows.Err()
 }

@@ -21,6 +21,31 @@ const InsertMany = insertColumns +
 		WITH ORDINALITY AS u (id, topic, key, tenant, type, version, content_type, headers, payload, created_at, place)
 	ORDER BY u.place`
 
+// InsertTimed is [InsertMany] with three columns more: routes, when to be sent and
+// when no longer. Messages that are to be sent later go to the scheduled ones.
+const InsertTimed = `WITH u AS (
+	SELECT u.id, u.topic, nullif(u.key, '') AS key, u.tenant, u.type, u.version, u.content_type, u.headers::jsonb, u.payload, u.created_at,
+		u.route, u.deliver_at, u.expires_at, u.place
+	FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bytea[], $10::timestamptz[],
+			$11::text[], $12::timestamptz[], $13::timestamptz[])
+		WITH ORDINALITY AS u (id, topic, key, tenant, type, version, content_type, headers, payload, created_at, route, deliver_at, expires_at, place)
+), later AS (
+	INSERT INTO {scheduled} (` + carried + `)
+	SELECT ` + carried + ` FROM u WHERE deliver_at IS NOT NULL ORDER BY place
+)
+INSERT INTO {message} (` + carried + `)
+SELECT ` + carried + ` FROM u WHERE deliver_at IS NULL ORDER BY place`
+
+// Timed reports whether msgs need [InsertTimed].
+func Timed(msgs []outbox.Message) bool {
+	for i := range msgs {
+		if m := &msgs[i]; m.Route != "" || !m.DeliverAt.IsZero() || !m.ExpiresAt.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
 // Headers returns the headers of m as JSON.
 func Headers(m *outbox.Message) (string, error) {
 	if len(m.Headers) == 0 {
@@ -38,10 +63,14 @@ func Payload(m *outbox.Message) []byte {
 	return m.Payload
 }
 
-// ArrayArgs returns the parameters of [InsertMany] as array literals, for drivers
-// that know no arrays.
-func ArrayArgs(msgs []outbox.Message) ([]any, error) {
-	const columns = 10
+// ArrayArgs returns the parameters of [InsertMany], or of [InsertTimed] if timed, as
+// array literals, for drivers that know no arrays.
+func ArrayArgs(msgs []outbox.Message, timed bool) ([]any, error) {
+	const most = 13
+	columns := most
+	if !timed {
+		columns = 10
+	}
 	lists := make([][]string, columns)
 	for c := range lists {
 		lists[c] = make([]string, len(msgs))
@@ -52,11 +81,15 @@ func ArrayArgs(msgs []outbox.Message) ([]any, error) {
 		if err != nil {
 			return nil, err
 		}
-		for c, value := range [columns]string{
-			m.ID, m.Topic, m.Key, m.Tenant, m.Type, m.Version, m.ContentType, headers,
-			`\x` + hex.EncodeToString(m.Payload), m.CreatedAt.Format(time.RFC3339Nano),
+		for c, value := range [most]string{
+			quoteElement(m.ID), quoteElement(m.Topic), quoteElement(m.Key), quoteElement(m.Tenant), quoteElement(m.Type),
+			quoteElement(m.Version), quoteElement(m.ContentType), quoteElement(headers),
+			quoteElement(`\x` + hex.EncodeToString(m.Payload)), m.CreatedAt.Format(time.RFC3339Nano),
+			quoteElement(m.Route), timeElement(m.DeliverAt), timeElement(m.ExpiresAt),
 		} {
-			lists[c][i] = quoteElement(value)
+			if c < columns {
+				lists[c][i] = value
+			}
 		}
 	}
 	args := make([]any, columns)
@@ -64,4 +97,12 @@ func ArrayArgs(msgs []outbox.Message) ([]any, error) {
 		args[c] = array(lists[c])
 	}
 	return args, nil
+}
+
+// timeElement writes a time as an element of an array's literal.
+func timeElement(t time.Time) string {
+	if t.IsZero() {
+		return "NULL"
+	}
+	return t.Format(time.RFC3339Nano)
 }

@@ -1,51 +1,75 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/outbox-go/outbox/store"
 )
 
-// claimSQL are the steps of a claim, all in one transaction.
+// claimSQL are the steps of a claim, all in one transaction. Who only renews a lease
+// locks it FOR NO KEY UPDATE, who changes its token FOR UPDATE: the first goes
+// together with the lock of [Core.Fail], the second does not.
 type claimSQL struct {
-	join, forget, incarnation, release, renew, alive, acquire, held string
-	leave, giveUp                                                   string
+	make, join, forget, incarnation, own, await string
+	doubt, release, renew, alive, acquire       string
+	leave                                       string
 }
 
 func newClaimSQL(n *Names) claimSQL {
 	return claimSQL{
-		join: n.SQL(`INSERT INTO {relay} AS r (id, name, most, busy, expires_at)
-VALUES ($1, $2, $4, $5, clock_timestamp() + $3::bigint * interval '1 microsecond')
-ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at, most = excluded.most`),
+		make: n.SQL(`INSERT INTO {lease} (route, shard) SELECT {route}, generate_series(0, 63) ON CONFLICT DO NOTHING`),
+
+		join: n.SQL(`INSERT INTO {relay} AS r (id, route, name, most, busy, expires_at, rate)
+VALUES ($1, {route}, $2, $4, $5, clock_timestamp() + $3::bigint * interval '1 microsecond', $6::float8)
+ON CONFLICT (id) DO UPDATE SET name = excluded.name, expires_at = excluded.expires_at, most = excluded.most, rate = excluded.rate`),
 
 		forget: n.SQL(`DELETE FROM {relay} WHERE id IN (
-	SELECT id FROM {relay} WHERE expires_at < clock_timestamp() FOR UPDATE SKIP LOCKED)`),
+	SELECT id FROM {relay} WHERE expires_at < clock_timestamp() AND id <> $1 FOR UPDATE SKIP LOCKED)`),
 
 		incarnation: n.SQL(newIncarnationSQL),
 
+		own: n.SQL(`WITH l AS (
+	SELECT shard FROM {lease} WHERE route = {route} AND owner = $1 ORDER BY shard FOR NO KEY UPDATE SKIP LOCKED)
+SELECT (SELECT coalesce(array_agg(shard), '{}')::text FROM l),
+	EXISTS (SELECT FROM {lease} WHERE route = {route} AND owner = $1 AND expires_at >= clock_timestamp() AND shard NOT IN (SELECT shard FROM l))`),
+
+		await: n.SQL(`WITH l AS (
+	SELECT shard FROM {lease} WHERE route = {route} AND owner = $1 AND expires_at >= clock_timestamp() ORDER BY shard FOR NO KEY UPDATE)
+SELECT coalesce(array_agg(shard), '{}')::text FROM l`),
+
+		doubt: n.SQL(`UPDATE {lease} l SET doubt = greatest(l.doubt, u.position)
+FROM unnest($2::smallint[], $3::bigint[]) AS u (shard, position)
+WHERE l.route = {route} AND l.owner = $1 AND l.shard = u.shard AND l.shard = ANY ($4::smallint[])`),
+
 		release: n.SQL(`UPDATE {lease} SET owner = NULL, expires_at = '-infinity'
-WHERE owner = $1 AND shard = ANY ($2::smallint[])`),
+WHERE route = {route} AND owner = $1 AND shard = ANY ($2::smallint[]) AND shard = ANY ($3::smallint[])`),
 
 		renew: n.SQL(`UPDATE {lease} SET expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'
-WHERE owner = $1`),
+WHERE route = {route} AND owner = $1 AND shard = ANY ($3::smallint[])
+RETURNING shard, token, coalesce(wanted_until >= clock_timestamp(), false)`),
 
-		alive: n.SQL(`SELECT id, most FROM {relay} WHERE expires_at >= clock_timestamp() OR id = $1 ORDER BY started_at, id`),
+		alive: n.SQL(`SELECT id, most FROM {relay} WHERE route = {route} AND (expires_at >= clock_timestamp() OR id = $1) ORDER BY started_at, id`),
 
-		acquire: n.SQL(`UPDATE {lease} l
-SET owner = $1, token = l.token + 1, expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'
-FROM (
-	SELECT shard FROM {lease} WHERE owner IS NULL OR expires_at < clock_timestamp()
-	ORDER BY shard FOR UPDATE SKIP LOCKED
-	LIMIT greatest(0, $3::bigint - (SELECT count(*) FROM {lease} WHERE owner = $1))
-) AS free
-WHERE l.shard = free.shard`),
+		// Materialized, or the limit might be for each row anew. What the owner of an
+		// expired lease may have sent, nobody knows.
+		acquire: n.SQL(`WITH free AS MATERIALIZED (
+	SELECT shard, owner IS NOT NULL AS left_behind FROM {lease}
+	WHERE route = {route} AND (owner IS NULL OR expires_at < clock_timestamp())
+	  AND (wanted_until IS NULL OR wanted_until < clock_timestamp())
+	ORDER BY shard LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+UPDATE {lease} l
+SET owner = $1, token = l.token + 1, expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond',
+	doubt = CASE WHEN free.left_behind THEN greatest(l.doubt, (SELECT coalesce(max(position), 0) FROM {message})) ELSE l.doubt END
+FROM free
+WHERE l.route = {route} AND l.shard = free.shard
+RETURNING l.shard, l.token, false`),
 
-		held: n.SQL(`SELECT shard, token FROM {lease} WHERE owner = $1 ORDER BY shard`),
-
-		leave:  n.SQL(`DELETE FROM {relay} WHERE id = $1`),
-		giveUp: n.SQL(`UPDATE {lease} SET owner = NULL, expires_at = '-infinity' WHERE owner = $1`),
+		leave: n.SQL(`DELETE FROM {relay} WHERE id = $1`),
 	}
 }
 
@@ -64,46 +88,119 @@ func (c *Core) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, er
 	if err != nil {
 		return store.Claim{}, fmt.Errorf("claim shards: %w", err)
 	}
+	c.leased.Store(true)
 	return claim, nil
 }
 
 func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, claim *store.Claim) error {
-	ttl := r.TTL.Microseconds()
-	if err := q.Exec(ctx, c.claim.join, r.Owner, r.Name, ttl, int64(max(r.Most, 0)), c.wakes == Polling); err != nil {
-		return err
+	owner, ttl := c.id(r.Owner), r.TTL.Microseconds()
+	if c.names.Route != "" && !c.leased.Load() {
+		if err := q.Exec(ctx, c.claim.make); err != nil {
+			return err
+		}
 	}
-	if err := q.Exec(ctx, c.claim.forget); err != nil {
-		return err
+	if !r.Guest {
+		if err := c.join(ctx, q, r); err != nil {
+			return err
+		}
 	}
 	if err := q.Exec(ctx, c.claim.incarnation); err != nil {
 		return err
 	}
-	if r.Release != 0 {
-		if err := q.Exec(ctx, c.claim.release, r.Owner, shardArray(r.Release)); err != nil {
+	own, err := c.own(ctx, q, owner)
+	if err != nil {
+		return err
+	}
+	if err := c.giveBack(ctx, q, owner, own, r.Release, r.Doubt); err != nil {
+		return err
+	}
+	if err := c.leases(ctx, q, claim, c.claim.renew, owner, ttl, own); err != nil {
+		return err
+	}
+	if err := c.share(ctx, q, r, claim); err != nil {
+		return err
+	}
+	if more := claim.Target - len(claim.Leases); more > 0 {
+		if err := c.leases(ctx, q, claim, c.claim.acquire, owner, ttl, int64(more)); err != nil {
 			return err
 		}
 	}
-	if err := q.Exec(ctx, c.claim.renew, r.Owner, ttl); err != nil {
-		return err
+	if r.Guest {
+		claim.Target = len(claim.Leases)
 	}
-	if err := c.share(ctx, q, r.Owner, claim); err != nil {
-		return err
-	}
-	if err := q.Exec(ctx, c.claim.acquire, r.Owner, ttl, int64(claim.Target)); err != nil {
-		return err
-	}
-	if c.wakes == Polling {
-		var state int64
-		if _, err := queryRow(ctx, q, c.armSet, []any{false}, &state); err != nil {
-			return err
-		}
-	}
-	return c.held(ctx, q, r.Owner, claim)
+	slices.SortFunc(claim.Leases, func(a, b store.Lease) int { return cmp.Compare(a.Shard, b.Shard) })
+	return nil
 }
 
-// share finds out how many shards are the owner's among the relays that are alive.
-func (c *Core) share(ctx context.Context, q Querier, owner string, claim *store.Claim) error {
-	rows, err := q.Query(ctx, c.claim.alive, owner)
+// join notes that the relay is alive.
+func (c *Core) join(ctx context.Context, q Querier, r store.ClaimRequest) error {
+	id := c.id(r.Owner)
+	if err := q.Exec(ctx, c.claim.join, id, r.Name, r.TTL.Microseconds(), int64(max(r.Most, 0)), c.wakes == Polling,
+		strconv.FormatFloat(r.Rate, 'g', -1, 32)); err != nil {
+		return err
+	}
+	if err := q.Exec(ctx, c.claim.forget, id); err != nil {
+		return err
+	}
+	if c.wakes != Polling {
+		return nil
+	}
+	var state int64
+	_, err := queryRow(ctx, q, c.names.SQL(armSetSQL), []any{false}, &state)
+	return err
+}
+
+// own locks the leases that the owner has and returns their shards as an array. It
+// waits a moment for those that somebody else has locked. What is locked for longer
+// is about to get another token or owner, and is left out, so that the others are
+// renewed in time.
+func (c *Core) own(ctx context.Context, q Querier, owner string) (shards string, err error) {
+	var more bool
+	if _, err := queryRow(ctx, q, c.claim.own, []any{owner}, &shards, &more); err != nil || !more {
+		return shards, err
+	}
+	if err := q.Exec(ctx, `SAVEPOINT own`); err != nil {
+		return "", err
+	}
+	var old string
+	if _, err := queryRow(ctx, q, `SELECT current_setting('lock_timeout')`, nil, &old); err != nil {
+		return "", err
+	}
+	if err := q.Exec(ctx, `SET LOCAL lock_timeout = '200ms'`); err != nil {
+		return "", err
+	}
+	_, err = queryRow(ctx, q, c.claim.await, []any{owner}, &shards)
+	switch {
+	case sqlState(err) == lockNotAvailable:
+		err = q.Exec(ctx, `ROLLBACK TO SAVEPOINT own`)
+	case err == nil:
+		var set string
+		_, err = queryRow(ctx, q, `SELECT set_config('lock_timeout', $1, true)`, []any{old}, &set)
+	}
+	return shards, err
+}
+
+// giveBack notes what is in doubt of the leases that the owner has locked, and
+// releases some.
+func (c *Core) giveBack(ctx context.Context, q Querier, owner, own string, release store.ShardSet, doubt map[uint8]int64) error {
+	if len(doubt) > 0 {
+		var shards, positions []int64
+		for shard, position := range doubt {
+			shards, positions = append(shards, int64(shard)), append(positions, position)
+		}
+		if err := q.Exec(ctx, c.claim.doubt, owner, bigintArray(shards), bigintArray(positions), own); err != nil {
+			return err
+		}
+	}
+	if release == 0 {
+		return nil
+	}
+	return q.Exec(ctx, c.claim.release, owner, own, shardArray(release))
+}
+
+// share finds out how many relays are alive, and how many shards are the owner's.
+func (c *Core) share(ctx context.Context, q Querier, r store.ClaimRequest, claim *store.Claim) error {
+	rows, err := q.Query(ctx, c.claim.alive, c.id(r.Owner))
 	if err != nil {
 		return err
 	}
@@ -116,7 +213,7 @@ func (c *Core) share(ctx context.Context, q Querier, owner string, claim *store.
 		if err := rows.Scan(&id, &limit); err != nil {
 			return err
 		}
-		if id == owner {
+		if id == c.id(r.Owner) {
 			place = len(most)
 		}
 		most = append(most, limit)
@@ -125,12 +222,22 @@ func (c *Core) share(ctx context.Context, q Querier, owner string, claim *store.
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	claim.Relays, claim.Target = len(most), store.Shares(Shards, most)[place]
+	claim.Relays = len(most)
+	switch {
+	case !r.Guest:
+		claim.Target = store.Shares(Shards, most)[place]
+	case r.Most > 0:
+		claim.Target = min(r.Most, Shards)
+	default:
+		claim.Target = Shards
+	}
 	return nil
 }
 
-func (c *Core) held(ctx context.Context, q Querier, owner string, claim *store.Claim) error {
-	rows, err := q.Query(ctx, c.claim.held, owner)
+// leases runs a statement that returns shards, tokens and whether the shard is
+// wanted, and adds them to the claim.
+func (c *Core) leases(ctx context.Context, q Querier, claim *store.Claim, sql string, args ...any) error {
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return err
 	}
@@ -138,35 +245,35 @@ func (c *Core) held(ctx context.Context, q Querier, owner string, claim *store.C
 	for rows.Next() {
 		var shard int16
 		var lease store.Lease
-		if err := rows.Scan(&shard, &lease.Token); err != nil {
+		var wanted bool
+		if err := rows.Scan(&shard, &lease.Token, &wanted); err != nil {
 			return err
 		}
 		lease.Shard = uint8(shard) //nolint:gosec // the column's values are 0 to 63
 		claim.Leases = append(claim.Leases, lease)
+		if wanted {
+			claim.Wanted = claim.Wanted.With(lease.Shard)
+		}
 	}
 	rows.Close()
 	return rows.Err()
 }
 
 // Leave gives back the owner's leases and forgets it.
-func (c *Core) Leave(ctx context.Context, owner string, _ map[uint8]int64) error {
+func (c *Core) Leave(ctx context.Context, owner string, doubt map[uint8]int64) error {
+	id := c.id(owner)
 	err := c.db.InTx(ctx, ReadWrite, func(q Querier) error {
-		if err := q.Exec(ctx, c.claim.giveUp, owner); err != nil {
+		own, err := c.own(ctx, q, id)
+		if err != nil {
 			return err
 		}
-		return q.Exec(ctx, c.claim.leave, owner)
+		if err := c.giveBack(ctx, q, id, own, store.FirstShards(Shards), doubt); err != nil {
+			return err
+		}
+		return q.Exec(ctx, c.claim.leave, id)
 	})
 	if err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
 	return nil
-}
-
-func shardArray(s store.ShardSet) string {
-	list := s.Slice()
-	elements := make([]string, len(list))
-	for i, shard := range list {
-		elements[i] = strconv.Itoa(int(shard))
-	}
-	return array(elements)
 }

@@ -157,16 +157,22 @@ const (
 	inboxPart = "inbox"
 
 	// relayVersion is the version of the schema that a relay needs.
-	relayVersion = 1
+	relayVersion = 3
 )
 
 // checkSQL lists what is missing of a part, one line each. The names come as
 // parameters: the role may lack even USAGE on the schema.
 const checkSQL = `
 WITH want(part, object, kind, columns, rights) AS (VALUES
-	('relay', 'message',     'table',    'position,id,topic,key,tenant,type,version,content_type,headers,payload,created_at,attempts,last_error,retry_at,shard,txid', 'SELECT,INSERT,UPDATE,DELETE'),
-	('relay', 'lease',       'table',    'shard,owner,token,expires_at', 'SELECT,UPDATE'),
-	('relay', 'relay',       'table',    'id,name,most,busy,started_at,expires_at', 'SELECT,INSERT,UPDATE,DELETE'),
+	('relay', 'message',     'table',    'position,id,topic,key,tenant,type,version,content_type,headers,payload,created_at,attempts,last_error,retry_at,shard,txid,deliver_at,expires_at,route', 'SELECT,INSERT,UPDATE,DELETE'),
+	('relay', 'lease',       'table',    'route,shard,owner,token,expires_at,doubt,wanted_by,wanted_until', 'SELECT,INSERT,UPDATE'),
+	('relay', 'relay',       'table',    'id,name,most,busy,started_at,expires_at,route,rate', 'SELECT,INSERT,UPDATE,DELETE'),
+	('relay', 'scheduled',   'table',    'place,id,topic,key,tenant,type,version,content_type,headers,payload,created_at,deliver_at,expires_at,route', 'SELECT,INSERT,UPDATE,DELETE'),
+	('relay', 'dead',        'table',    'place,position,id,topic,key,tenant,type,version,content_type,headers,payload,created_at,deliver_at,expires_at,route,attempts,last_error,reason,parked,died_at,shard', 'SELECT,INSERT,DELETE'),
+	('relay', 'sent',        'table',    'place,position,id,topic,key,tenant,type,version,content_type,headers,payload,created_at,deliver_at,expires_at,route,attempts,last_error,sent_at', 'SELECT,INSERT,DELETE'),
+	('relay', 'sent_default', 'table',   'sent_at', 'SELECT,UPDATE,DELETE'),
+	('relay', 'sent_place',  'sequence', '', 'USAGE'),
+	('relay', 'pause',       'table',    'topic,tenant,key', 'SELECT,INSERT,DELETE'),
 	('relay', 'incarnation', 'table',    'one,system,id', 'SELECT,INSERT,UPDATE'),
 	('relay', 'migration',   'table',    'version,name,applied_at', 'SELECT'),
 	('relay', 'armed',       'sequence', '', 'SELECT,UPDATE'),

@@ -23,11 +23,22 @@ type Names struct {
 	Schema  string // as the user gave it
 	Prefix  string
 	Channel string // of LISTEN and NOTIFY
+	Route   string // that {route} stands for
 	replace *strings.Replacer
 }
 
 // objects are the names that SQL text refers to in braces.
-var objects = []string{"message", "lease", "relay", "incarnation", "armed", "wake", "emit", "inbox", "migration"}
+var objects = []string{
+	"message", "lease", "relay", "incarnation", "armed", "wake", "emit", "inbox", "migration",
+	"scheduled", "dead", "sent", "sent_default", "sent_place", "pause",
+}
+
+// parts are the names of constraints, indexes and triggers, which have no schema.
+var parts = []string{
+	"message_pk", "message_txid", "lease_pk", "relay_pk", "incarnation_pk", "inbox_pk", "inbox_received", "migration_pk", "wake_trigger",
+	"scheduled_pk", "scheduled_due", "scheduled_id", "dead_pk", "dead_id", "dead_key",
+	"sent_places", "sent_id", "sent_time", "pause_pk",
+}
 
 // NewNames checks schema, which defaults to "outbox", and prefix.
 func NewNames(schema, prefix string) (*Names, error) {
@@ -44,20 +55,27 @@ func NewNames(schema, prefix string) (*Names, error) {
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
-	n := &Names{Schema: schema, Prefix: prefix, Channel: channel(schema, prefix)}
-	pairs := []string{"{schema}", Quote(schema), "{channel}", Literal(n.Channel)}
+	return newNames(schema, prefix, ""), nil
+}
+
+func newNames(schema, prefix, route string) *Names {
+	n := &Names{Schema: schema, Prefix: prefix, Channel: channel(schema, prefix), Route: route}
+	pairs := []string{"{schema}", Quote(schema), "{channel}", Literal(n.Channel), "{route}", Literal(route)}
 	for _, name := range objects {
 		pairs = append(pairs, "{"+name+"}", Quote(schema)+"."+Quote(prefix+name))
 	}
-	pairs = append(pairs, "{armed_literal}", Literal(Quote(schema)+"."+Quote(prefix+"armed"))+"::regclass")
-	for _, name := range []string{
-		"message_pk", "message_txid", "lease_pk", "relay_pk", "incarnation_pk", "inbox_pk", "inbox_received", "migration_pk", "wake_trigger",
-	} {
+	for _, name := range []string{"armed", "sent", "sent_default", "sent_place"} {
+		pairs = append(pairs, "{"+name+"_literal}", Literal(Quote(schema)+"."+Quote(prefix+name))+"::regclass")
+	}
+	for _, name := range parts {
 		pairs = append(pairs, "{"+name+"}", Quote(prefix+name))
 	}
 	n.replace = strings.NewReplacer(pairs...)
-	return n, nil
+	return n
 }
+
+// WithRoute returns the same names with another route.
+func (n *Names) WithRoute(route string) *Names { return newNames(n.Schema, n.Prefix, route) }
 
 // SQL returns text with the names in braces replaced.
 func (n *Names) SQL(text string) string { return n.replace.Replace(text) }

@@ -10,11 +10,6 @@ import (
 
 var errOpen = errors.New("not built yet")
 
-func (r *Core) Parked(context.Context, store.ShardSet) ([]store.Key, error) { return nil, nil }
-func (r *Core) Promote(context.Context, int) (store.Promotion, error) {
-	return store.Promotion{Next: store.Never}, nil
-}
-func (r *Core) Dispatch(context.Context, []store.Dispatch) error          { return errOpen }
 func (r *Core) List(context.Context, store.Query) ([]store.Stored, error) { return nil, errOpen }
 func (r *Core) Redrive(context.Context, []int64) (int, error)             { return 0, errOpen }
 func (r *Core) Discard(context.Context, []int64) (int, error)             { return 0, errOpen }

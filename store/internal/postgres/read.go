@@ -2,10 +2,7 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -16,46 +13,63 @@ import (
 // of one statement, so that they belong together. Most columns of the first row
 // are empty.
 const (
-	tailHead = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS now)` + readHead
+	tailHead = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS now, pg_current_xact_id_if_assigned() AS own)` + readHead
 
 	// Snapshots are read from their text once, not for each row.
-	pageHead = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS now,
-	$8::text::pg_snapshot AS seen, coalesce($9::text::pg_snapshot, pg_current_snapshot()) AS epoch)` + readHead
+	pageHead = `WITH s AS MATERIALIZED (SELECT pg_current_snapshot() AS now, pg_current_xact_id_if_assigned() AS own,
+	$10::text::pg_snapshot AS seen, coalesce($11::text::pg_snapshot, pg_current_snapshot()) AS epoch)` + readHead
 
+	// A message of the reader's own transaction, if it is in one of the caller's, is
+	// not committed and so not read. 9223372036854775807 stands for never.
 	readHead = `
 SELECT s.now::text AS snapshot, (SELECT i.id::text FROM {incarnation} i WHERE i.one) AS incarnation,
 	0::bigint AS position, NULL::uuid AS id, '' AS topic, '' AS key, '' AS tenant, '' AS type, '' AS version, '' AS content_type,
-	'' AS headers, NULL::bytea AS payload, now() AS created_at, 0 AS attempts, '' AS last_error, 0::bigint AS retry_in, 0::smallint AS shard
+	'' AS headers, NULL::bytea AS payload, now() AS created_at, 0 AS attempts, '' AS last_error, 0::bigint AS retry_in, 0::smallint AS shard,
+	NULL::timestamptz AS deliver_at, NULL::timestamptz AS expires_at, 0::bigint AS expires_in
 FROM s
 UNION ALL (
 SELECT NULL, NULL, m.position, m.id, m.topic, coalesce(m.key, ''), m.tenant, m.type, m.version, m.content_type,
 	CASE WHEN m.headers = '{}' THEN '' ELSE m.headers::text END, m.payload, m.created_at, m.attempts, m.last_error,
-	CASE WHEN m.retry_at IS NULL THEN 0 ELSE (extract(epoch FROM m.retry_at - clock_timestamp()) * 1000000)::bigint END, m.shard
+	` + retryIn + `, m.shard,
+	` + deliverAt + `, ` + expiresAt + `,
+	` + expiresIn + `
 FROM {message} m
-WHERE ($2::bigint = -1 OR ($2::bigint >> m.shard) & 1 = 1)
+WHERE m.route = {route}
+  AND ($2::bigint = -1 OR ($2::bigint >> m.shard) & 1 = 1)
   AND ($3::text IS NULL OR (m.tenant = $3 AND m.key = $4))
   AND ($5::text IS NULL OR (m.tenant, coalesce(m.key, '')) NOT IN (SELECT t, k FROM unnest($5::text[], $6::text[]) AS x (t, k)))
+  AND ($7::text IS NULL OR m.tenant = $7)
+  AND ($8::text IS NULL OR m.tenant <> ALL ($8::text[]))
+  AND m.txid IS DISTINCT FROM (SELECT s.own FROM s)
 `
+
+	// Drivers know no infinity.
+	deliverAt = `CASE WHEN isfinite(m.deliver_at) THEN m.deliver_at END`
+	expiresAt = `CASE WHEN isfinite(m.expires_at) THEN m.expires_at END`
+
+	retryIn = `CASE WHEN m.retry_at IS NULL THEN 0 WHEN m.retry_at = 'infinity' THEN 9223372036854775807
+		ELSE (extract(epoch FROM m.retry_at - clock_timestamp()) * 1000000)::bigint END`
+	expiresIn = `CASE WHEN isfinite(m.expires_at) THEN (extract(epoch FROM m.expires_at - clock_timestamp()) * 1000000)::bigint ELSE 0 END`
 
 	// readTailSQL returns what became visible since the last snapshot, by the
 	// index on txid alone: what is older, alive or dead, is not touched. The sum
 	// keeps the planner from walking the primary key instead.
-	readTailSQL = tailHead + `  AND (m.txid >= $7::text::xid8 OR m.txid = ANY ($8::xid8[]))
+	readTailSQL = tailHead + `  AND (m.txid >= $9::text::xid8 OR m.txid = ANY ($10::xid8[]))
 ORDER BY m.position + 0 LIMIT $1)`
 
 	// readPageSQL returns the next of what became visible between two snapshots,
 	// the second of them its own if it has none, walking the primary key.
-	readPageSQL = pageHead + `  AND m.position > $7
+	readPageSQL = pageHead + `  AND m.position > $9
   AND pg_visible_in_snapshot(m.txid, (SELECT s.epoch FROM s))
-  AND ($8::text IS NULL OR NOT pg_visible_in_snapshot(m.txid, (SELECT s.seen FROM s)))
+  AND ($10::text IS NULL OR NOT pg_visible_in_snapshot(m.txid, (SELECT s.seen FROM s)))
 ORDER BY m.position LIMIT $1)`
 
 	// freezeSQL mends rows that come from another server, by a restored dump, with
 	// transaction ids that this one has yet to give out: no row that is visible
 	// can be of a transaction that has not begun, or not ended. 3 is the first
 	// normal id.
-	freezeSQL = `UPDATE {message} SET txid = '3'::xid8 WHERE txid >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))
-	OR txid = ANY (ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())))`
+	freezeSQL = `UPDATE {message} SET txid = '3'::xid8 WHERE (txid >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))
+	OR txid = ANY (ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())))) AND txid IS DISTINCT FROM pg_current_xact_id_if_assigned()`
 )
 
 // Read returns a page for each request; see relay.Store.
@@ -81,28 +95,6 @@ func (c *Core) Read(ctx context.Context, requests ...store.ReadRequest) ([]store
 		return nil, fmt.Errorf("read messages: %w", err)
 	}
 	return pages, nil
-}
-
-// ScanFunc is the form of DB.Scan.
-type ScanFunc func(ctx context.Context, settings Settings, sql string, args []any, fn func(Rows) error) error
-
-// ScanIn runs queries in a transaction that is open.
-func ScanIn(q Querier) ScanFunc {
-	return func(ctx context.Context, settings Settings, sql string, args []any, fn func(Rows) error) error {
-		if err := q.Exec(ctx, string(settings)); err != nil {
-			return err
-		}
-		rows, err := q.Query(ctx, sql, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		if err := fn(rows); err != nil {
-			return err
-		}
-		rows.Close()
-		return rows.Err()
-	}
 }
 
 // startAll prepares the table for readers that begin at the start.
@@ -131,7 +123,7 @@ func (c *Core) read(ctx context.Context, scan ScanFunc, r store.ReadRequest) (st
 	if atTail(seen, epoch) {
 		settings, sql, args = ByIndex, c.readTail, tailArgs(r, seen)
 	}
-	p := pageReader{request: r}
+	p := pageReader{request: r, route: c.names.Route}
 	if err := scan(ctx, settings, sql, args, p.scan); err != nil {
 		return store.Page{}, err
 	}
@@ -158,7 +150,7 @@ func ReadStatement(n *Names, r store.ReadRequest) (settings Settings, sql string
 }
 
 func commonArgs(r store.ReadRequest) []any {
-	var tenant, key, tenants, keys any
+	var tenant, key, tenants, keys, onlyTenant, exceptTenants any
 	if r.Only != nil {
 		tenant, key = r.Only.Tenant, r.Only.Key
 	}
@@ -169,7 +161,13 @@ func commonArgs(r store.ReadRequest) []any {
 		}
 		tenants, keys = array(tenantList), array(keyList)
 	}
-	return []any{int64(r.Limit), int64(r.Shards), tenant, key, tenants, keys} //nolint:gosec // a bit mask
+	if r.OnlyTenant != nil {
+		onlyTenant = *r.OnlyTenant
+	}
+	if len(r.ExceptTenants) > 0 {
+		exceptTenants = textArray(r.ExceptTenants)
+	}
+	return []any{int64(r.Limit), int64(r.Shards), tenant, key, tenants, keys, onlyTenant, exceptTenants} //nolint:gosec // a bit mask
 }
 
 func tailArgs(r store.ReadRequest, seen snapshot) []any {
@@ -190,6 +188,7 @@ func pageArgs(r store.ReadRequest, seen, epoch snapshot) []any {
 // pageReader collects the rows of one read.
 type pageReader struct {
 	request               store.ReadRequest
+	route                 string
 	snapshot, incarnation *string
 	rows                  []store.Row
 	bytes                 int
@@ -200,17 +199,12 @@ func (p *pageReader) scan(rows Rows) error {
 	var (
 		snap, incarnation *string
 		id                *uuid.UUID
-		headers           string
-		retryIn           int64
-		shard             int16
-		row               store.Row
+		timing            timing
+		m                 message
 	)
-	dest := []any{
-		&snap, &incarnation, &row.Position, &id, &row.Topic, &row.Key, &row.Tenant, &row.Type, &row.Version,
-		&row.ContentType, &headers, &row.Payload, &row.CreatedAt, &row.Attempts, &row.LastError, &retryIn, &shard,
-	}
+	dest := append([]any{&snap, &incarnation}, m.dest(&id, &timing)...)
 	for rows.Next() {
-		row = store.Row{}
+		m = message{}
 		if err := rows.Scan(dest...); err != nil {
 			return err
 		}
@@ -218,13 +212,7 @@ func (p *pageReader) scan(rows Rows) error {
 			p.snapshot, p.incarnation = snap, incarnation
 			continue
 		}
-		row.ID = id.String()
-		row.CreatedAt = row.CreatedAt.UTC()
-		row.RetryIn = time.Duration(retryIn) * time.Microsecond
-		row.Shard = uint8(shard) //nolint:gosec // the column's values are 0 to 63
-		if headers != "" {
-			row.Headers = parseHeaders(headers)
-		}
+		row := m.finish(id, &timing, p.route)
 		size := row.Size()
 		if p.request.MaxBytes > 0 && len(p.rows) > 0 && p.bytes+size > p.request.MaxBytes {
 			p.cut = true
@@ -270,25 +258,4 @@ func (p *pageReader) page(seen, epoch snapshot) (store.Page, error) {
 	page.Cursor = store.Cursor{Seen: epoch.String()}
 	page.More = p.request.Cursor.Epoch != ""
 	return page, nil
-}
-
-// parseHeaders reads a JSON object; a value that is not a string, which only a
-// plain INSERT can have brought, stays as its JSON text.
-func parseHeaders(text string) map[string]string {
-	headers := map[string]string{}
-	if json.Unmarshal([]byte(text), &headers) == nil {
-		return headers
-	}
-	var raw map[string]json.RawMessage
-	if json.Unmarshal([]byte(text), &raw) != nil {
-		return nil
-	}
-	for name, value := range raw {
-		var s string
-		if json.Unmarshal(value, &s) != nil {
-			s = strings.Trim(string(value), " ")
-		}
-		headers[name] = s
-	}
-	return headers
 }

@@ -16,6 +16,8 @@ const (
 	undefinedColumn       = "42703"
 	invalidSchema         = "3F000"
 	insufficientPrivilege = "42501"
+	lockNotAvailable      = "55P03"
+	uniqueViolation       = "23505"
 	queryCanceled         = "57014"
 )
 
