@@ -53,7 +53,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(a.demo(), a.migrate(), a.relay(), a.emit(), a.purge(), a.version())
+	root.AddCommand(
+		a.demo(), a.migrate(), a.relay(), a.emit(), a.messages(), a.dead(), a.stats(), a.pause(), a.resume(), a.purge(), a.version(),
+	)
 	return root
 }
 

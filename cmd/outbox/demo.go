@@ -51,13 +51,29 @@ interrupted or took too long.`,
 	flags.IntVar(&f.relays, "relays", 2, "relays that share the work")
 	flags.DurationVar(&f.timeout, "timeout", 0, "time after which to give up (default 2m and 2s for each 1,000 messages)")
 	flags.BoolVar(&f.json, "json", false, "print the result as one JSON object")
-	keys := a.keyFlags(flags, false, "database.url", "broker.url", "relay", "log")
+	keys := a.keyFlags(flags, false, demoKeys()...)
 	_ = flags.MarkHidden("relay-name") // each relay has its own
 	flags.Lookup("database-url").Usage = "postgres://, postgresql:// or sqlite:PATH, instead of a temporary SQLite file"
 	flags.Lookup("broker-url").Usage = "amqp://, amqps:// or nats://, instead of a JetStream server in this process"
 	flags.Lookup("log-level").DefValue = "warn"
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.runDemo(cmd, &f, keys) }
 	return cmd
+}
+
+// demoKeys are the keys that the demo takes: not those that say what the program
+// drains, or that give messages other topics.
+func demoKeys() []string {
+	names := []string{"database.url", "broker.url", "log"}
+	for _, k := range config.Keys {
+		switch k.Name {
+		case "relay.route", "relay.outboxes", "relay.listen", "relay.rename":
+		default:
+			if k.In("relay") {
+				names = append(names, k.Name)
+			}
+		}
+	}
+	return names
 }
 
 func (a *app) runDemo(cmd *cobra.Command, f *demoFlags, keys *configFlags) error {

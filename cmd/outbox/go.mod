@@ -9,6 +9,8 @@ require (
 	github.com/outbox-go/outbox/broker/rabbitmq v0.0.0
 	github.com/outbox-go/outbox/store/pgxstore v0.0.0
 	github.com/outbox-go/outbox/store/sqlstore v0.0.0
+	github.com/outbox-go/outbox/telemetry/prometheus v0.0.0
+	github.com/prometheus/client_golang v1.25.0
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.9
 	go.yaml.in/yaml/v3 v3.0.6
@@ -18,11 +20,18 @@ require (
 
 require (
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
+	github.com/beorn7/perks v1.0.1 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/google/go-tpm v0.9.8 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/minio/highwayhash v1.0.4 // indirect
+	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/nats-io/jwt/v2 v2.8.2 // indirect
+	github.com/prometheus/client_model v0.6.3 // indirect
+	github.com/prometheus/common v0.72.0 // indirect
+	github.com/prometheus/procfs v0.22.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
 )
 
 require (
@@ -58,3 +67,5 @@ replace github.com/outbox-go/outbox/store/sqlstore => ../../store/sqlstore
 replace github.com/outbox-go/outbox/broker/rabbitmq => ../../broker/rabbitmq
 
 replace github.com/outbox-go/outbox/broker/natsjs => ../../broker/natsjs
+
+replace github.com/outbox-go/outbox/telemetry/prometheus => ../../telemetry/prometheus

@@ -29,12 +29,34 @@ type purgeFlags struct {
 	chunk     int
 	dryRun    bool
 	json      bool
+	inbox     bool
+	sent      bool
 }
 
-// purged is the result.
+// purged is the result: rows deleted from each place that was purged.
 type purged struct {
-	Inbox  int  `json:"inbox"` // rows
+	Inbox  *int `json:"inbox,omitempty"`
+	Sent   *int `json:"sent,omitempty"`
 	DryRun bool `json:"dry_run"`
+}
+
+// place is one of those that can be purged.
+type place struct {
+	name  string
+	rows  **int // in the result
+	purge func(ctx context.Context, age time.Duration, limit int) (int, error)
+	count func(ctx context.Context, age time.Duration) (int, error)
+}
+
+func (f *purgeFlags) places(s wire.Store, result *purged) (places []place) {
+	both := f.inbox == f.sent
+	if both || f.inbox {
+		places = append(places, place{"inbox", &result.Inbox, s.PurgeInbox, s.CountInbox})
+	}
+	if both || f.sent {
+		places = append(places, place{"sent", &result.Sent, s.PurgeSent, s.CountSent})
+	}
+	return places
 }
 
 func (a *app) purge() *cobra.Command {
@@ -42,23 +64,27 @@ func (a *app) purge() *cobra.Command {
 		Use:   "purge",
 		Short: "Delete what is kept of messages of long ago",
 		Long: `Deletes rows that are only kept for a while, and prints how many. These are the rows of the inbox, by
-which workers know the messages that they have handled. Messages that are yet to be sent are never
-deleted.
+which workers know the messages that they have handled, and the history of messages that were sent, which
+there is where relay.keep says so; --inbox or --sent limits it to one. Messages that are yet to be sent
+and dead letters are never deleted.
 
 A message that comes again after its row in the inbox is gone is handled again: --older-than must be
 longer than a broker keeps or repeats messages. It is counted by the database's clock, and has no
-default. Workers delete the rows of their own inbox by themselves, unless they are told not to.
+default. Workers delete the rows of their own inbox by themselves, unless they are told not to, and relays
+what is older than relay.keep.
 
 The rows are deleted in chunks, each in a transaction of its own, with a short pause between them.
 Several processes may do so at once. SIGINT or SIGTERM lets the chunk that is at work finish, prints what
 was deleted until then, and exits with 1; calling it again goes on.`,
 		Example: `  outbox purge --database-url postgres://app@localhost/shop --older-than 30d --dry-run
-  outbox purge --config /etc/outbox.yaml --older-than 1d12h --json`,
+  outbox purge --config /etc/outbox.yaml --sent --older-than 1d12h --json`,
 		Args: cobra.NoArgs,
 	}
 	var f purgeFlags
 	flags := cmd.Flags()
 	flags.StringVar(&f.olderThan, "older-than", "", "`age` of what is deleted, such as 30d, 36h or 1d12h (required)")
+	flags.BoolVar(&f.inbox, "inbox", false, "only of the inbox")
+	flags.BoolVar(&f.sent, "sent", false, "only of the history of sent messages")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "count what would be deleted and delete nothing")
 	flags.IntVar(&f.chunk, "chunk", 1000, "rows deleted in one transaction")
 	flags.BoolVar(&f.json, "json", false, "print the result as one JSON object")
@@ -98,17 +124,27 @@ func (a *app) runPurge(ctx context.Context, l *config.Loaded, f *purgeFlags) (er
 	}
 	defer closeStore(s, &err)
 	result := purged{DryRun: f.dryRun}
-	if f.dryRun {
-		result.Inbox, err = s.CountInbox(ctx, f.age)
-	} else {
-		result.Inbox, err = purgeAll(ctx, s, f.age, f.chunk)
+	some := false
+	for _, place := range f.places(s, &result) {
+		var n int
+		if f.dryRun {
+			n, err = place.count(ctx, f.age)
+		} else {
+			n, err = purgeAll(ctx, place.purge, f.age, f.chunk)
+		}
+		if err == nil || n > 0 {
+			*place.rows, some = &n, true
+		}
+		if err != nil {
+			break
+		}
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	} else {
 		err = wire.DatabaseError("purge", l.Database, err)
 	}
-	if err == nil || result.Inbox > 0 {
+	if some {
 		err = errors.Join(err, f.report(a.stdout, result))
 	}
 	return err
@@ -117,9 +153,11 @@ func (a *app) runPurge(ctx context.Context, l *config.Loaded, f *purgeFlags) (er
 // purgeAll deletes chunk by chunk until one is not full: what has become old
 // meanwhile is for the next time. A chunk is not broken off, lest nobody knows
 // whether it counts.
-func purgeAll(ctx context.Context, s wire.Store, age time.Duration, chunk int) (rows int, err error) {
+func purgeAll(
+	ctx context.Context, purge func(context.Context, time.Duration, int) (int, error), age time.Duration, chunk int,
+) (rows int, err error) {
 	for ctx.Err() == nil {
-		n, err := s.PurgeInbox(context.WithoutCancel(ctx), age, chunk)
+		n, err := purge(context.WithoutCancel(ctx), age, chunk)
 		if rows += n; err != nil || n < chunk {
 			return rows, err
 		}
@@ -139,6 +177,12 @@ func (f *purgeFlags) report(w io.Writer, result purged) error {
 	if result.DryRun {
 		done = "would be deleted"
 	}
-	_, err := fmt.Fprintf(w, "inbox: %d rows older than %s %s\n", result.Inbox, f.olderThan, done)
+	var err error
+	if result.Inbox != nil {
+		_, err = fmt.Fprintf(w, "inbox: %d rows older than %s %s\n", *result.Inbox, f.olderThan, done)
+	}
+	if result.Sent != nil {
+		_, err = fmt.Fprintf(w, "sent: %d messages older than %s %s\n", *result.Sent, f.olderThan, done)
+	}
 	return err
 }

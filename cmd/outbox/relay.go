@@ -3,13 +3,20 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
-	"github.com/outbox-go/outbox/relay"
 )
+
+// relayFlags are the flags of the command that are no keys.
+type relayFlags struct {
+	once  bool
+	limit int
+}
 
 func (a *app) relay() *cobra.Command {
 	cmd := &cobra.Command{
@@ -19,53 +26,85 @@ func (a *app) relay() *cobra.Command {
 number of relays, on any number of machines, share the work and take over from one another.
 
 SIGTERM or SIGINT lets it wait for the confirms that are outstanding, give back its share, and exit
-with 0; a second signal ends it at once, with 1. What was sent and not confirmed is sent again.`,
+with 0; a second signal ends it at once, with 1. What was sent and not confirmed is sent again.
+
+With --once it sends what is due, one message after another and at most --limit, and ends: with 1 if a
+message was not sent. Beside running relays it takes what they leave.
+
+With relay.listen it answers /healthz, /readyz and /metrics by HTTP. With "routes" in the file, messages
+take the routes that match them, and each route has a relay of its own, with the broker that it names:
+
+  routes:
+    audit: {topics: [audit.#, user.*], broker_url: 'nats://audit:4222', stream: audit}
+    mail: {topics: [mail.#], tenants: [acme], headers: {class: urgent}}
+
+A message that matches several takes each of them, and one that matches none becomes a dead letter.`,
 		Example: `  outbox relay --database-url postgres://app@localhost/shop --broker-url amqp://guest:guest@localhost/
-  outbox relay --config /etc/outbox.yaml
-  outbox relay --database-url sqlite:shop.db --broker-url stdout:`,
+  outbox relay --config /etc/outbox.yaml --relay-listen :9464
+  outbox relay --database-url sqlite:shop.db --broker-url stdout: --once --limit 10`,
 		Args: cobra.NoArgs,
 	}
-	keys := a.keyFlags(cmd.Flags(), true, "database", "broker", "relay", "log").withFile()
+	var f relayFlags
+	flags := cmd.Flags()
+	flags.BoolVar(&f.once, "once", false, "send what is due, and end")
+	flags.IntVar(&f.limit, "limit", defaultOnce, "most messages of each outbox that --once sends, 1 to 10000")
+	keys := a.keyFlags(flags, true, "database", "broker", "relay", "log").withFile()
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		l := keys.load()
 		wire.CheckDatabase(l)
 		wire.CheckFile(l)
-		wire.CheckBroker(l)
+		outboxes := wire.CheckOutboxes(l)
+		ways := f.check(l, flags.Changed("limit"))
 		if err := l.Err(); err != nil {
 			return err
 		}
-		return a.runRelay(cmd.Context(), l)
+		return a.runRelay(cmd.Context(), l, outboxes, ways, &f)
 	}
 	return cmd
 }
 
-func (a *app) runRelay(ctx context.Context, l *config.Loaded) (err error) {
+const (
+	defaultOnce = 100
+	maxOnce     = 10_000
+)
+
+// check reports what is wrong with the flags, the routes and their brokers, and
+// returns the ways that messages go.
+func (f *relayFlags) check(l *config.Loaded, limited bool) []way {
+	if f.limit < 1 || f.limit > maxOnce {
+		l.Add(config.Problem{Key: "--limit", Value: strconv.Itoa(f.limit), Reason: fmt.Sprintf("must be 1 to %d", maxOnce)})
+	} else if limited && !f.once {
+		l.Add(config.Problem{Key: "--limit", Value: strconv.Itoa(f.limit), Reason: "is of use with --once alone"})
+	}
+	wire.CheckRoutes(l)
+	ways := waysOf(l)
+	switch {
+	case len(ways) == 0:
+		l.Fault("relay.route", "is none of the routes in the file: leave it out, or add it there")
+	case f.once && len(ways) > 1:
+		l.Add(config.Problem{Key: "--once", Reason: "drains one route: name it by relay.route"})
+	}
+	return ways
+}
+
+func (a *app) runRelay(ctx context.Context, l *config.Loaded, outboxes []config.Database, ways []way, f *relayFlags) (err error) {
 	logger := l.Log.Logger(a.stderr)
-	s, err := wire.OpenStore(ctx, l.Database, logger)
+	stores, err := wire.OpenStores(ctx, outboxes, len(outboxes)*len(ways), logger)
 	if err != nil {
 		return err
 	}
-	defer closeStore(s, &err)
-	pub, err := wire.OpenPublisher(l.Broker, a.stdout, logger)
+	for _, s := range stores {
+		defer closeStore(s, &err)
+	}
+	fleet, err := newFleet(l, outboxes, stores, ways, a.stdout, logger)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, pub.Close()) }()
-	c := l.Relay
-	c.Logger = logger
-	r := relay.New(s, pub, &c)
-	logger.Info("relay started", "version", version().Version,
-		"database", config.Redact(l.Database.URL), "schema", l.Database.Schema, "table_prefix", l.Database.TablePrefix,
-		"broker", config.Redact(l.Broker.URL), "window", c.Window, "memory_bytes", c.Memory)
-	stop := context.AfterFunc(ctx, func() {
-		logger.Info("relay is stopping", "reason", context.Cause(ctx), "drain_timeout", c.DrainTimeout.String())
-	})
-	defer stop()
-	if err := r.Run(ctx); err != nil {
-		return err
+	defer func() { err = errors.Join(err, fleet.close()) }()
+	if f.once {
+		return a.runOnce(ctx, l, fleet, f.limit)
 	}
-	logger.Info("relay stopped", "confirmed", r.Stats().Confirmed, "settled", r.Stats().Settled)
-	return nil
+	return fleet.run(ctx, version().Version)
 }
 
 func closeStore(s wire.Store, err *error) { *err = errors.Join(*err, s.Close()) }

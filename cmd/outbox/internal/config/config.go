@@ -16,7 +16,9 @@ type Config struct {
 	Database Database
 	Broker   Broker
 	Relay    relay.Config
+	Drain    Drain
 	Log      Log
+	Routes   []Route // in the order of the file
 }
 
 // Database says where the outbox is.
@@ -34,6 +36,20 @@ type Broker struct {
 	Stream        string
 	SubjectPrefix string
 	CheckOnly     bool // topology: check
+	Accept        bool // unroutable: accept
+}
+
+// Drain says what the program drains, beside how each of its relays does.
+type Drain struct {
+	Route    string
+	Outboxes []Outbox
+	Listen   string
+}
+
+// Outbox is one of several in a database.
+type Outbox struct {
+	Schema      string // empty for that of database.schema
+	TablePrefix string
 }
 
 // Log says what is logged, and how.
@@ -48,6 +64,7 @@ type Loaded struct {
 	Config
 
 	settings map[string]setting
+	routes   []Route // as the file has them
 	problems []Problem
 }
 
@@ -104,6 +121,7 @@ func Load(s Sources) *Loaded {
 			}
 		}
 	}
+	l.setRoutes()
 	return l
 }
 

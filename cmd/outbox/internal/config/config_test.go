@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/relay"
 )
 
 // load loads a file with that text, variables and flags.
@@ -87,6 +90,7 @@ broker:
   stream: st
   subject_prefix: a.b.
   topology: check
+  unroutable: accept
 relay:
   name: $${me}
   window: 1_500
@@ -98,19 +102,34 @@ relay:
   drain_timeout: 3s
   pipelined: [audit.#, "metrics.*"]
   max_shards: 8
+  max_attempts: 5
+  on_dead: [orders.#=park, "audit.#=block"]
+  keep: 30d
+  rates: [mail.#=100/s, sms.*=30/m]
+  rename: ["orders.#={topic}.{version}"]
+  route: audit
+  outboxes: [shop, billing/ob_, /x_]
+  listen: :9464
 log: {level: error, format: json}
 `
 	l := load(t, file, map[string]string{"PASSWORD": "geheim: {}"}, nil)
 	if got := problems(t, l); got != nil {
 		t.Fatal(strings.Join(got, "\n"))
 	}
-	got := fmt.Sprintf("%+v %+v %v %d %d %v %v %v %v %d %s %v", l.Database, l.Broker, l.Relay.Name, l.Relay.Window, l.Relay.Memory,
-		l.Relay.LeaseTTL, l.Relay.PollInterval, l.Relay.DrainTimeout, l.Relay.Pipelined, l.Relay.MaxShards, l.Log.Level, l.Log.JSON)
+	got := fmt.Sprintf("%+v %+v %v %d %d %v %v %v %v %d %s %v %d %v %v %v %+v", l.Database, l.Broker, l.Relay.Name, l.Relay.Window, l.Relay.Memory,
+		l.Relay.LeaseTTL, l.Relay.PollInterval, l.Relay.DrainTimeout, l.Relay.Pipelined, l.Relay.MaxShards, l.Log.Level, l.Log.JSON,
+		l.Relay.MaxAttempts, l.Relay.Policies, l.Relay.Keep, l.Relay.Rates, l.Drain)
 	const want = "{URL:postgres://app:geheim: {}@db/shop ListenURL:postgres://app@direct/shop Schema:s TablePrefix:p_} " +
-		"{URL:amqp://mq/ Exchange:x Stream:st SubjectPrefix:a.b. CheckOnly:true} " +
-		"${me} 1500 67108864 1m30s 250ms 3s [audit.# metrics.*] 8 ERROR true"
+		"{URL:amqp://mq/ Exchange:x Stream:st SubjectPrefix:a.b. CheckOnly:true Accept:true} " +
+		"${me} 1500 67108864 1m30s 250ms 3s [audit.# metrics.*] 8 ERROR true " +
+		"5 [{orders.# park} {audit.# block}] 720h0m0s [{mail.# 100} {sms.* 0.5}] " +
+		"{Route:audit Outboxes:[{Schema:shop TablePrefix:} {Schema:billing TablePrefix:ob_} {Schema: TablePrefix:x_}] Listen::9464}"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	m := outbox.Message{Topic: "orders.placed", Version: "v2"}
+	if err := l.Relay.Transform(t.Context(), &m); err != nil || m.Topic != "orders.placed.v2" {
+		t.Errorf("renamed to %q, %v", m.Topic, err)
 	}
 	for _, k := range Keys {
 		if !l.IsSet(k.Name) {
@@ -157,7 +176,7 @@ topology: check
 		`database.shema (outbox.yaml:3): is not a key; did you mean database.schema?`,
 		`relay.widnow (outbox.yaml:6): is not a key; did you mean relay.window?`,
 		`relay.lease-ttl (outbox.yaml:10): is not a key; did you mean relay.lease_ttl?`,
-		`broker (outbox.yaml:12): must have keys below it: url, exchange, stream, subject_prefix, topology`,
+		`broker (outbox.yaml:12): must have keys below it: url, exchange, stream, subject_prefix, topology, unroutable`,
 		`topology (outbox.yaml:16): is not a key; did you mean broker.topology?`,
 		`database.url (outbox.yaml:4): names the variable NOBODY, which is not set: set it, or write ${NOBODY:-value}`,
 		`broker.url: is not set: give the flag --broker-url, the variable OUTBOX_BROKER_URL or the key in the file; ` +
@@ -181,7 +200,7 @@ func TestUnreadableFile(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ text, want string }{
 		"not YAML":   {"a: b: c\n", "config"},
-		"a list":     {"- a\n", "must have keys below it: database, broker, relay, log"},
+		"a list":     {"- a\n", "must have keys below it: database, broker, relay, log, routes"},
 		"a stray ${": {"relay: {name: '${1'}\n", "has a ${ that does not begin the name of a variable"},
 	} {
 		l := load(t, tc.text, nil, nil)
@@ -283,5 +302,99 @@ func TestShownDefaultsAreTheRelaysOwn(t *testing.T) {
 	}
 	if c.Window != 1000 || c.LeaseTTL != 10*time.Second || c.DrainTimeout != 10*time.Second || c.PollInterval != time.Second {
 		t.Errorf("got %+v", c)
+	}
+}
+
+func TestValuesOfListsAreAllChecked(t *testing.T) {
+	t.Parallel()
+	flags := map[string][]string{
+		"relay.on_dead":      {"a.#=prk,b..c=park,park"},
+		"relay.rates":        {"a=100", "b..c=1/s", "c=0/s", "d=9999999/s", "e=1/d"},
+		"relay.rename":       {"a={tpic}", "b"},
+		"relay.keep":         {"30"},
+		"relay.max_attempts": {"-1"},
+		"relay.route":        {"a b"},
+		"relay.outboxes":     {"a,b/c,a"},
+		"relay.listen":       {"9464"},
+		"broker.unroutable":  {"drop"},
+	}
+	got := strings.Join(problems(t, load(t, "", nil, flags)), "\n")
+	for _, want := range []string{
+		`"a.#=prk": must be skip, park or block; did you mean park?; "b..c=park": the pattern has an empty word`, `; "park": must be pattern=policy`,
+		`"a=100": must be a number of messages, and of what time`, `"b..c=1/s": the pattern has`, `"c=0/s": must be`, `"d=9999999/s": Rates has`, `"e=1/d": must`,
+		`"a={tpic}": template "{tpic}" has the field {tpic}`, `"b": must be pattern=template`, "relay.keep \"30\" (flag --relay-keep): must be 0, an age",
+		"relay.max_attempts \"-1\"", "relay.route \"a b\" (flag --relay-route): has the character ' '", `has "a" twice`,
+		"must be an address with a port number", "must be refuse or accept",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("nothing is said of %q:\n%s", want, got)
+		}
+	}
+	for text, want := range map[string]time.Duration{"0": 0, "forever": relay.Forever, "1d12h": 36 * time.Hour} {
+		if l := load(t, "", nil, map[string][]string{"relay.keep": {text}}); l.Err() != nil || l.Relay.Keep != want {
+			t.Errorf("relay.keep %s is %v, %v", text, l.Relay.Keep, l.Err())
+		}
+	}
+}
+
+func TestRoutes(t *testing.T) {
+	t.Parallel()
+	const file = `
+broker: {url: stdout:, stream: s, unroutable: accept}
+routes:
+  audit:
+    topics: [audit.#, "log.*"]
+    tenants: a,b
+    headers: {class: "${CLASS}"}
+    broker_url: nats://${HOST:-h}:4222
+    stream: audits
+  all:
+`
+	l := load(t, file, map[string]string{"CLASS": "x"}, map[string][]string{"broker.exchange": {"e"}})
+	if got := problems(t, l); got != nil || len(l.Routes) != 2 {
+		t.Fatal(l.Routes, got)
+	}
+	got := fmt.Sprintf("%+v %+v\n%+v %+v", l.Routes[0].Route, l.Routes[0].Broker, l.Routes[1].Route, l.Routes[1].Broker)
+	const want = "{Name:audit Topics:[audit.# log.*] Tenants:[a,b] Headers:map[class:x]} " +
+		"{URL:nats://h:4222 Exchange:e Stream:audits SubjectPrefix:outbox. CheckOnly:false Accept:true}\n" +
+		"{Name:all Topics:[] Tenants:[] Headers:map[]} {URL:stdout: Exchange:e Stream:s SubjectPrefix:outbox. CheckOnly:false Accept:true}"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestRouteProblemsNameTheirLines(t *testing.T) {
+	t.Parallel()
+	const file = `routes:
+  a b:
+    topics: a..b
+  audit:
+    topcis: [a]
+    stream: [a, b]
+    stream: c
+    headers: [x]
+    broker_url: mysql://u:geheim@h
+    unroutable: drop
+  audit:
+  list: [a]
+`
+	l := load(t, file, nil, nil)
+	if len(l.Routes) == 3 {
+		l.Routes[1].Fault(l, "broker_url", "is wrong")
+	}
+	want := []string{
+		`routes.a b (outbox.yaml:2): the name has the character ' ': letters, digits, _, - and . are allowed`,
+		`routes.audit.topcis (outbox.yaml:5): is not a key; did you mean topics?`,
+		`routes.audit.stream (outbox.yaml:7): is there twice: remove one of them`,
+		`routes.audit.headers (outbox.yaml:8): must have the names of headers below it, each with its value`,
+		`routes.audit (outbox.yaml:11): is there twice: remove one of them`,
+		`routes.list (outbox.yaml:12): must have keys below it: topics, tenants, headers, broker_url, exchange, stream, subject_prefix, unroutable`,
+		`routes.a b.topics "a..b" (outbox.yaml:3): "a..b", which has an empty word: dots separate words and stand neither first, last nor twice`,
+		`routes.audit.stream "a,b" (outbox.yaml:6): must be a single value`,
+		`routes.audit.unroutable "drop" (outbox.yaml:10): must be refuse or accept`,
+		`routes.audit.broker_url "mysql://u:xxxxx@h" (outbox.yaml:9): is wrong`,
+	}
+	if got := problems(t, l); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

@@ -70,6 +70,8 @@ func (f *file) mapping(n *yaml.Node, prefix string) {
 			f.fault(name, key, "is there twice: remove one of them")
 		case slices.ContainsFunc(Keys, func(k *Key) bool { return k.Name == name }):
 			f.value(keyNamed(name), value)
+		case name == routesKey:
+			f.routesMapping(value)
 		case len(below(name+".")) > 0:
 			f.mapping(value, name+".")
 		default:
@@ -95,8 +97,10 @@ func (f *file) meant(name, prefix string) string {
 }
 
 // below returns the words that may follow prefix, each once.
-func below(prefix string) []string {
-	var words []string
+func below(prefix string) (words []string) {
+	if prefix == "" {
+		defer func() { words = append(words, routesKey) }()
+	}
 	for _, k := range Keys {
 		if rest, ok := strings.CutPrefix(k.Name, prefix); ok {
 			word, _, _ := strings.Cut(rest, ".")

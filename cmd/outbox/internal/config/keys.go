@@ -1,12 +1,9 @@
 package config
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,7 +17,9 @@ const (
 	typeNumber   = "number"
 	typeSize     = "size"
 	typeDuration = "duration"
+	typeAge      = "age"
 	typePatterns = "patterns"
+	typeList     = "list"
 	typeChoice   = "word"
 )
 
@@ -45,7 +44,7 @@ func (k *Key) Env() string {
 }
 
 // List reports whether the key takes several values.
-func (k *Key) List() bool { return k.Type == typePatterns }
+func (k *Key) List() bool { return k.Type == typePatterns || k.Type == typeList }
 
 // split takes lists written with commas apart.
 func (k *Key) split(values []string) []string {
@@ -84,6 +83,8 @@ var Keys = []*Key{
 		set: text(func(c *Config) *string { return &c.Broker.SubjectPrefix })},
 	{Name: "broker.topology", Type: typeChoice, Usage: "declare creates the exchange or stream if it is missing, check does not", Default: "declare",
 		set: topology},
+	{Name: "broker.unroutable", Type: typeChoice, Usage: "refuse tries a message again that no queue is bound for, accept has the broker drop it (RabbitMQ)",
+		Default: "refuse", set: unroutable},
 
 	{Name: "relay.name", Type: typeName, Usage: "name of this relay in the database, for people; else host and process id",
 		set: text(func(c *Config) *string { return &c.Relay.Name })},
@@ -105,6 +106,22 @@ var Keys = []*Key{
 		set: pipelined},
 	{Name: "relay.max_shards", Type: typeNumber, Usage: "most shards to own; 0 for an even share", Default: "0",
 		set: maxShards},
+	{Name: "relay.max_attempts", Type: typeNumber, Usage: "how often the broker may refuse a message before relay.on_dead decides", Default: "10",
+		set: number(func(c *relay.Config) *int { return &c.MaxAttempts })},
+	{Name: "relay.on_dead", Type: typeList, Usage: "pattern=policy, skip, park or block: what becomes of the successors of a message that is given up; else skip",
+		Example: "orders.#=park", set: policies},
+	{Name: "relay.keep", Type: typeAge, Usage: "how long sent messages stay in the history: 0, an age such as 30d, or forever", Default: "0",
+		set: keep},
+	{Name: "relay.rates", Type: typeList, Usage: "pattern=number/s (or /m, /h): most messages of a topic that this relay sends in that time",
+		Example: "mail.#=100/s", set: rates},
+	{Name: "relay.rename", Type: typeList, Usage: "pattern=template: topic at the broker, made of {topic}, {version}, {type} and {tenant}",
+		Example: "orders.#={topic}.{version}", set: renames},
+	{Name: "relay.route", Type: typeName, Usage: "route to drain; else that of messages without one",
+		set: route},
+	{Name: "relay.outboxes", Type: typeList, Usage: "schema or schema/table_prefix of each outbox in the database to drain, instead of that of database.*",
+		Example: "shop,billing/ob_", set: outboxes},
+	{Name: "relay.listen", Type: typeName, Usage: "address for /healthz, /readyz and /metrics, such as :9464; else none",
+		set: listen},
 
 	{Name: "log.level", Type: typeChoice, Usage: "debug, info, warn or error", Default: "info", set: logLevel},
 	{Name: "log.format", Type: typeChoice, Usage: "text or json", Default: "text", set: logFormat},
@@ -118,128 +135,6 @@ func keyNamed(name string) *Key {
 		}
 	}
 	panic("config: no key " + name)
-}
-
-func text(field func(*Config) *string) func(*Config, []string) error {
-	return func(c *Config, values []string) error {
-		*field(c) = values[0]
-		return nil
-	}
-}
-
-var errNumber = errors.New("is not a whole number, such as 1000")
-
-func number(field func(*relay.Config) *int) func(*Config, []string) error {
-	return func(c *Config, values []string) error {
-		n, err := strconv.Atoi(strings.ReplaceAll(values[0], "_", ""))
-		if err != nil {
-			return errNumber
-		}
-		return setRelay(c, field, n)
-	}
-}
-
-func maxShards(c *Config, values []string) error {
-	n, err := strconv.Atoi(values[0])
-	if err != nil {
-		return errNumber
-	}
-	if n == 0 {
-		return nil
-	}
-	return setRelay(c, func(c *relay.Config) *int { return &c.MaxShards }, n)
-}
-
-func size(field func(*relay.Config) *int) func(*Config, []string) error {
-	return func(c *Config, values []string) error {
-		n, err := parseSize(values[0])
-		if err != nil {
-			return err
-		}
-		return setRelay(c, field, n)
-	}
-}
-
-func duration(field func(*relay.Config) *time.Duration) func(*Config, []string) error {
-	return func(c *Config, values []string) error {
-		d, err := time.ParseDuration(values[0])
-		if err != nil {
-			return errors.New("is not a duration, such as 500ms, 10s or 1m30s")
-		}
-		return setRelay(c, field, d)
-	}
-}
-
-func pipelined(c *Config, values []string) error {
-	one := relay.Config{Pipelined: values}
-	c.Relay.Pipelined = values
-	return reason(one.Validate(), "Pipelined has ")
-}
-
-// setRelay sets a field of the relay's and has the relay say whether it may have
-// that value.
-func setRelay[T comparable](c *Config, field func(*relay.Config) *T, value T) error {
-	var zero T
-	if value == zero {
-		return errors.New("must not be zero; leave the key out for the default")
-	}
-	var one relay.Config
-	*field(&one) = value
-	*field(&c.Relay) = value
-	return reason(one.Validate(), ", ")
-}
-
-// reason takes from err, if it is not nil, what the names before it would repeat.
-func reason(err error, after string) error {
-	if err == nil {
-		return nil
-	}
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
-	if _, rest, ok := strings.Cut(text, after); ok {
-		text = rest
-	}
-	return errors.New(text)
-}
-
-func topology(c *Config, values []string) error {
-	switch values[0] {
-	case "declare":
-		c.Broker.CheckOnly = false
-	case "check":
-		c.Broker.CheckOnly = true
-	default:
-		return unknownWord(values[0], "declare", "check")
-	}
-	return nil
-}
-
-func logLevel(c *Config, values []string) error {
-	switch values[0] {
-	case "debug", "info", "warn", "error":
-		return c.Log.Level.UnmarshalText([]byte(values[0]))
-	}
-	return unknownWord(values[0], "debug", "info", "warn", "error")
-}
-
-func logFormat(c *Config, values []string) error {
-	switch values[0] {
-	case "text":
-		c.Log.JSON = false
-	case "json":
-		c.Log.JSON = true
-	default:
-		return unknownWord(values[0], "text", "json")
-	}
-	return nil
-}
-
-func unknownWord(have string, words ...string) error {
-	last := len(words) - 1
-	list := strings.Join(words[:last], ", ") + " or " + words[last]
-	if near := nearest(have, words); near != "" {
-		return fmt.Errorf("must be %s; did you mean %s?", list, near)
-	}
-	return fmt.Errorf("must be %s", list)
 }
 
 // Logger returns the logger that l describes, to w.

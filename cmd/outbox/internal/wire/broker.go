@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,7 +20,7 @@ func OpenPublisher(c config.Broker, output io.Writer, logger *slog.Logger) (outb
 	switch BrokerKind(c.URL) {
 	case RabbitMQ:
 		return rabbitmq.NewPublisher(c.URL, &rabbitmq.PublisherConfig{
-			Connection: rabbitmq.Connection{Logger: logger}, Exchange: c.Exchange, Topology: rabbitTopology(c),
+			Connection: rabbitmq.Connection{Logger: logger}, Exchange: c.Exchange, Topology: rabbitTopology(c), Unroutable: rabbitUnroutable(c),
 		})
 	case JetStream:
 		b, err := natsjs.New(c.URL, jetStreamConfig(c))
@@ -70,12 +71,33 @@ func jetStreamConfig(c config.Broker) *natsjs.Config {
 	return &natsjs.Config{Stream: c.Stream, SubjectPrefix: c.SubjectPrefix, Topology: topology}
 }
 
-func checkJetStream(l *config.Loaded) {
-	const some = "nats://localhost:4222"
-	_, err := natsjs.New(l.Broker.URL, nil)
-	fault(l, "broker.url", err)
-	_, err = natsjs.New(some, &natsjs.Config{Stream: l.Broker.Stream})
-	fault(l, "broker.stream", err)
-	_, err = natsjs.New(some, &natsjs.Config{SubjectPrefix: l.Broker.SubjectPrefix})
-	fault(l, "broker.subject_prefix", err)
+func rabbitUnroutable(c config.Broker) rabbitmq.Unroutable {
+	if c.Accept {
+		return rabbitmq.Accept
+	}
+	return rabbitmq.Refuse
+}
+
+// brokerFaults calls fault for each key of a broker with what is wrong with it,
+// whose URL is not empty.
+func brokerFaults(c config.Broker, fault func(key string, err error)) {
+	switch BrokerKind(c.URL) {
+	case RabbitMQ:
+		fault("url", rabbitFault(c.URL, ""))
+		fault("exchange", rabbitFault("amqp://localhost/", c.Exchange))
+	case JetStream:
+		const some = "nats://localhost:4222"
+		_, err := natsjs.New(c.URL, nil)
+		fault("url", err)
+		_, err = natsjs.New(some, &natsjs.Config{Stream: c.Stream})
+		fault("stream", err)
+		_, err = natsjs.New(some, &natsjs.Config{SubjectPrefix: c.SubjectPrefix})
+		fault("subject_prefix", err)
+	case Stdout:
+		if c.URL != "stdout:" {
+			fault("url", errors.New("has something after the colon: write stdout: alone"))
+		}
+	default:
+		fault("url", errors.New(unknownScheme(c.URL, "amqp://, amqps://, nats:// or stdout:")))
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
 	"github.com/outbox-go/outbox/relay"
+	"github.com/outbox-go/outbox/store"
 	"github.com/outbox-go/outbox/store/pgxstore"
 	"github.com/outbox-go/outbox/store/sqlstore"
 )
@@ -26,12 +27,17 @@ import (
 // Store is the outbox that a URL names.
 type Store interface {
 	relay.Store
+	store.Admin
+
+	// View is the same outbox as a relay of the route drains it.
+	View(route string) relay.Store
 
 	// Migrate creates or upgrades the tables.
 	Migrate(ctx context.Context) error
 
-	// Emit writes events in a transaction of its own.
-	Emit(ctx context.Context, events ...outbox.Event) error
+	// Emit writes events in a transaction of its own, for each of the routes, or
+	// for the way of all if there is none.
+	Emit(ctx context.Context, routes []string, events ...outbox.Event) error
 
 	// PurgeInbox deletes up to limit rows of the inbox that are older than age.
 	PurgeInbox(ctx context.Context, age time.Duration, limit int) (int, error)
@@ -48,6 +54,8 @@ type PostgresStore struct {
 	*pgxstore.Store
 	Pool   *pgxpool.Pool
 	Outbox *outbox.Outbox[pgx.Tx]
+
+	users *users
 }
 
 // SQLiteStore is an outbox in an SQLite file.
@@ -55,20 +63,78 @@ type SQLiteStore struct {
 	*sqlstore.Store
 	DB     *sql.DB
 	Outbox *outbox.Outbox[*sql.Tx]
+
+	users *users
 }
 
 // OpenStore returns the outbox that c names, which [CheckDatabase] has found to be
 // right. Nothing is connected yet.
 func OpenStore(ctx context.Context, c config.Database, logger *slog.Logger) (Store, error) {
-	if DatabaseKind(c.URL) == SQLite {
-		return OpenSQLite(c)
+	stores, err := OpenStores(ctx, []config.Database{c}, 0, logger)
+	if err != nil {
+		return nil, err
 	}
-	return OpenPostgres(ctx, c, 0, logger)
+	return stores[0], nil
+}
+
+// connectionsOfRelay is how many connections a relay uses at once.
+const connectionsOfRelay = 4
+
+// OpenStores returns outboxes of one database, at least one, which share its
+// connections: enough for that many relays, unless the URL says how many.
+func OpenStores(ctx context.Context, outboxes []config.Database, relays int, logger *slog.Logger) ([]Store, error) {
+	if DatabaseKind(outboxes[0].URL) == SQLite {
+		return openSQLites(outboxes)
+	}
+	connections := 0
+	if relays > 1 && !strings.Contains(outboxes[0].URL, "pool_max_conns") {
+		connections = connectionsOfRelay * relays
+	}
+	pool, err := openPool(ctx, outboxes[0], connections)
+	if err != nil {
+		return nil, err
+	}
+	users := &users{left: len(outboxes), close: func() error { pool.Close(); return nil }}
+	var stores []Store
+	for _, c := range outboxes {
+		s, err := newPostgres(pool, c, users, logger)
+		if err != nil {
+			pool.Close()
+			return nil, err
+		}
+		stores = append(stores, s)
+	}
+	return stores, nil
+}
+
+// users closes what several use, when the last one closes it.
+type users struct {
+	left  int
+	close func() error
+}
+
+func (u *users) leave() error {
+	if u.left--; u.left > 0 {
+		return nil
+	}
+	return u.close()
 }
 
 // OpenPostgres is [OpenStore] for PostgreSQL. Of connections there are at most
 // that many, or with 0 as many as the URL or the driver says.
 func OpenPostgres(ctx context.Context, c config.Database, connections int, logger *slog.Logger) (*PostgresStore, error) {
+	pool, err := openPool(ctx, c, connections)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newPostgres(pool, c, &users{left: 1, close: func() error { pool.Close(); return nil }}, logger)
+	if err != nil {
+		pool.Close()
+	}
+	return s, err
+}
+
+func openPool(ctx context.Context, c config.Database, connections int) (*pgxpool.Pool, error) {
 	pc, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
 		return nil, errNotURL
@@ -83,48 +149,84 @@ func OpenPostgres(ctx context.Context, c config.Database, connections int, logge
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
+	return pool, nil
+}
+
+func newPostgres(pool *pgxpool.Pool, c config.Database, users *users, logger *slog.Logger) (*PostgresStore, error) {
 	s, err := pgxstore.Open(pool, &pgxstore.Config{
 		Schema: c.Schema, TablePrefix: c.TablePrefix, ListenURL: c.ListenURL, Logger: logger,
 	})
 	if err != nil {
-		pool.Close()
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	return &PostgresStore{Store: s, Pool: pool, Outbox: outbox.New(s)}, nil
+	return &PostgresStore{Store: s, Pool: pool, Outbox: outbox.New(s), users: users}, nil
 }
 
-// Emit writes events in a transaction of its own.
-func (s *PostgresStore) Emit(ctx context.Context, events ...outbox.Event) error {
-	return s.Outbox.InTx(ctx, func(tx pgx.Tx) error { return s.Outbox.Emit(ctx, tx, events...) })
+// View is the same outbox as a relay of the route drains it.
+func (s *PostgresStore) View(route string) relay.Store {
+	if r, ok := any(s.Store).(interface {
+		Route(name string) *pgxstore.Store
+	}); ok {
+		return r.Route(route)
+	}
+	return s.Store
+}
+
+// Emit writes events in a transaction of its own; see [Store].
+func (s *PostgresStore) Emit(ctx context.Context, routes []string, events ...outbox.Event) error {
+	ob := outbox.New(s.Store, outbox.WithRoutes(func(*outbox.Message) []string { return routes }))
+	return ob.InTx(ctx, func(tx pgx.Tx) error { return ob.Emit(ctx, tx, events...) })
 }
 
 // Close releases the store and its connections.
 func (s *PostgresStore) Close() error {
-	err := s.Store.Close()
-	s.Pool.Close()
-	return err
+	return errors.Join(s.Store.Close(), s.users.leave())
 }
 
 // OpenSQLite is [OpenStore] for SQLite.
 func OpenSQLite(c config.Database) (*SQLiteStore, error) {
-	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN(sqlitePath(c.URL)))
+	stores, err := openSQLites([]config.Database{c})
+	if err != nil {
+		return nil, err
+	}
+	return stores[0].(*SQLiteStore), nil
+}
+
+func openSQLites(outboxes []config.Database) ([]Store, error) {
+	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN(sqlitePath(outboxes[0].URL)))
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	s, err := sqlstore.Open(db, sqlstore.SQLite, &sqlstore.Config{TablePrefix: c.TablePrefix})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open database: %w", err), db.Close())
+	users := &users{left: len(outboxes), close: db.Close}
+	var stores []Store
+	for _, c := range outboxes {
+		s, err := sqlstore.Open(db, sqlstore.SQLite, &sqlstore.Config{TablePrefix: c.TablePrefix})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("open database: %w", err), db.Close())
+		}
+		stores = append(stores, &SQLiteStore{Store: s, DB: db, Outbox: outbox.New(s), users: users})
 	}
-	return &SQLiteStore{Store: s, DB: db, Outbox: outbox.New(s)}, nil
+	return stores, nil
 }
 
-// Emit writes events in a transaction of its own.
-func (s *SQLiteStore) Emit(ctx context.Context, events ...outbox.Event) error {
-	return s.Outbox.InTx(ctx, func(tx *sql.Tx) error { return s.Outbox.Emit(ctx, tx, events...) })
+// View is the same outbox as a relay of the route drains it.
+func (s *SQLiteStore) View(route string) relay.Store {
+	if r, ok := any(s.Store).(interface {
+		Route(name string) *sqlstore.Store
+	}); ok {
+		return r.Route(route)
+	}
+	return s.Store
+}
+
+// Emit writes events in a transaction of its own; see [Store].
+func (s *SQLiteStore) Emit(ctx context.Context, routes []string, events ...outbox.Event) error {
+	ob := outbox.New(s.Store, outbox.WithRoutes(func(*outbox.Message) []string { return routes }))
+	return ob.InTx(ctx, func(tx *sql.Tx) error { return ob.Emit(ctx, tx, events...) })
 }
 
 // Close closes the database.
-func (s *SQLiteStore) Close() error { return s.DB.Close() }
+func (s *SQLiteStore) Close() error { return s.users.leave() }
 
 // CheckNames reports what is wrong with the names of the tables on that kind of
 // database.

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/store/pgxstore"
+	"github.com/outbox-go/outbox/store/sqlstore"
 )
 
 // Kinds of servers, by their URLs.
@@ -80,33 +83,92 @@ func CheckFile(l *config.Loaded) {
 // required.
 func CheckBroker(l *config.Loaded) {
 	l.Require("broker.url")
-	switch {
-	case l.Broker.URL == "":
-	case BrokerKind(l.Broker.URL) == RabbitMQ:
-		fault(l, "broker.url", rabbitFault(l.Broker.URL, ""))
-		fault(l, "broker.exchange", rabbitFault("amqp://localhost/", l.Broker.Exchange))
-	case BrokerKind(l.Broker.URL) == JetStream:
-		checkJetStream(l)
-	case BrokerKind(l.Broker.URL) == Stdout:
-		if l.Broker.URL != "stdout:" {
-			l.Fault("broker.url", "has something after the colon: write stdout: alone")
-		}
-	default:
-		l.Fault("broker.url", unknownScheme(l.Broker.URL, "amqp://, amqps://, nats:// or stdout:"))
+	if l.Broker.URL != "" {
+		brokerFaults(l.Broker, func(key string, err error) { fault(l, "broker."+key, err) })
 	}
+}
+
+// CheckRoutes reports what is wrong with the brokers of the routes. Each has that
+// of broker.* or one of its own.
+func CheckRoutes(l *config.Loaded) {
+	common := len(l.Routes) == 0
+	for _, r := range l.Routes {
+		own := r.IsSet("broker_url") || r.IsSet("exchange") || r.IsSet("stream") || r.IsSet("subject_prefix")
+		common = common || !r.IsSet("broker_url")
+		if !own || r.Broker.URL == "" {
+			continue
+		}
+		brokerFaults(r.Broker, func(key string, err error) {
+			if key == "url" {
+				key = "broker_url"
+			}
+			if err != nil && r.IsSet(key) {
+				r.Fault(l, key, faultText(err))
+			}
+		})
+	}
+	if common {
+		CheckBroker(l)
+	}
+}
+
+// CheckOutboxes reports what is wrong with the outboxes to drain, and returns each
+// as a database of its own.
+func CheckOutboxes(l *config.Loaded) []config.Database {
+	if len(l.Drain.Outboxes) == 0 {
+		return []config.Database{l.Database}
+	}
+	var all []config.Database
+	for _, o := range l.Drain.Outboxes {
+		one := l.Database
+		one.TablePrefix = o.TablePrefix
+		if o.Schema != "" {
+			one.Schema = o.Schema
+		}
+		switch kind := DatabaseKind(l.Database.URL); {
+		case kind == SQLite && o.Schema != "":
+			l.Fault("relay.outboxes", "names the schema "+o.Schema+", and SQLite has none: write /"+o.Schema+" for a table prefix")
+		case kind == Postgres:
+			fault(l, "relay.outboxes", (&pgxstore.Config{Schema: one.Schema, TablePrefix: one.TablePrefix}).Validate())
+		case kind == SQLite:
+			_, err := sqlstore.MigrationSQL(sqlstore.SQLite, &sqlstore.Config{TablePrefix: one.TablePrefix})
+			fault(l, "relay.outboxes", err)
+		}
+		if slices.Contains(all, one) {
+			l.Fault("relay.outboxes", "has "+OutboxName(one)+" twice: remove one of them")
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// OutboxName returns what people call one of several outboxes in a database, as
+// relay.outboxes has it.
+func OutboxName(c config.Database) string {
+	name := c.Schema
+	if DatabaseKind(c.URL) == SQLite {
+		name = ""
+	}
+	if c.TablePrefix != "" {
+		name += "/" + c.TablePrefix
+	}
+	return name
 }
 
 // fault reports err, if it is not nil, without what the URL keeps secret and
 // without the package's name.
 func fault(l *config.Loaded, key string, err error) {
-	if err == nil {
-		return
+	if err != nil {
+		l.Fault(key, faultText(err))
 	}
+}
+
+func faultText(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")
 	for _, name := range []string{"rabbitmq: ", "natsjs: ", "sqlstore: ", "pgxstore: "} {
 		text = strings.TrimPrefix(text, name)
 	}
-	l.Fault(key, text)
+	return text
 }
 
 func unknownScheme(url, known string) string {

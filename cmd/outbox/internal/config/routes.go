@@ -1,0 +1,196 @@
+package config
+
+import (
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/relay"
+)
+
+// routesKey is the one mapping of the file whose keys are the user's.
+const routesKey = "routes"
+
+// Route is a route with the broker that its messages go to.
+type Route struct {
+	relay.Route
+	Broker Broker
+
+	settings map[string]setting
+}
+
+// routeKeys are the keys of a route, each with where its value goes.
+var routeKeys = []struct {
+	name string
+	set  func(r *Route, values []string) error
+}{
+	{"topics", routeTopics},
+	{"tenants", func(r *Route, values []string) error { r.Tenants = values; return nil }},
+	{"headers", nil}, // a mapping
+	{"broker_url", func(r *Route, values []string) error { r.Broker.URL = values[0]; return nil }},
+	{"exchange", func(r *Route, values []string) error { r.Broker.Exchange = values[0]; return nil }},
+	{"stream", func(r *Route, values []string) error { r.Broker.Stream = values[0]; return nil }},
+	{"subject_prefix", func(r *Route, values []string) error { r.Broker.SubjectPrefix = values[0]; return nil }},
+	{"unroutable", func(r *Route, values []string) error {
+		c := Config{}
+		err := unroutable(&c, values)
+		r.Broker.Accept = c.Broker.Accept
+		return err
+	}},
+}
+
+func routeTopics(r *Route, values []string) error {
+	r.Topics = values
+	one := []relay.Route{{Name: "x", Topics: values}}
+	return reason(relay.ValidateRoutes(one), "Topics has ")
+}
+
+// Fault reports what is wrong with a key of the route.
+func (r *Route) Fault(l *Loaded, key, reason string) {
+	p := Problem{Key: r.key(key), Reason: reason}
+	if set, ok := r.settings[key]; ok {
+		p.Value, p.Origin = strings.Join(set.values, ","), set.origin
+		if key == "broker_url" {
+			p.Value = Redact(p.Value)
+		}
+	}
+	l.Add(p)
+}
+
+// IsSet reports whether the file says something of the key.
+func (r *Route) IsSet(key string) bool { return r.settings[key].origin != "" }
+
+func (r *Route) key(key string) string { return routesKey + "." + r.Name + "." + key }
+
+// routesMapping reads the routes.
+func (f *file) routesMapping(n *yaml.Node) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.Kind != yaml.MappingNode {
+		if n.Tag != "!!null" {
+			f.fault(routesKey, n, "must have the names of routes below it, each with "+strings.Join(routeWords(), ", "))
+		}
+		return
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name, value := n.Content[i], n.Content[i+1]
+		key := routesKey + "." + name.Value
+		if slices.ContainsFunc(f.routes, func(r Route) bool { return r.Name == name.Value }) {
+			f.fault(key, name, "is there twice: remove one of them")
+			continue
+		}
+		if err := outbox.ValidateRoute(name.Value); err != nil {
+			f.fault(key, name, "the name "+err.Error())
+		}
+		r := Route{Route: relay.Route{Name: name.Value}, settings: map[string]setting{}}
+		f.routeMapping(&r, value)
+		f.routes = append(f.routes, r)
+	}
+}
+
+func routeWords() (words []string) {
+	for _, k := range routeKeys {
+		words = append(words, k.name)
+	}
+	return words
+}
+
+// routeMapping reads the keys of a route.
+func (f *file) routeMapping(r *Route, n *yaml.Node) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.Kind != yaml.MappingNode {
+		if n.Tag != "!!null" {
+			f.fault(routesKey+"."+r.Name, n, "must have keys below it: "+strings.Join(routeWords(), ", "))
+		}
+		return
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		twice := seen[key.Value]
+		seen[key.Value] = true
+		switch {
+		case twice:
+			f.fault(r.key(key.Value), key, "is there twice: remove one of them")
+		case !slices.Contains(routeWords(), key.Value):
+			reason := "is not a key; there are " + strings.Join(routeWords(), ", ")
+			if near := nearest(key.Value, routeWords()); near != "" {
+				reason = "is not a key; did you mean " + near + "?"
+			}
+			f.fault(r.key(key.Value), key, reason)
+		case key.Value == "headers":
+			f.routeHeaders(r, value)
+		default:
+			if values, ok := f.list(r.key(key.Value), value); ok {
+				r.settings[key.Value] = setting{values: values, origin: f.origin(value)}
+			}
+		}
+	}
+}
+
+// list reads a value or several. Without any, there is none.
+func (f *file) list(key string, n *yaml.Node) (values []string, ok bool) {
+	nodes := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		nodes = n.Content
+	}
+	good := true
+	for _, node := range nodes {
+		switch {
+		case node.Kind != yaml.ScalarNode:
+			f.fault(key, node, "must be a single value or a list of them")
+			good = false
+		case node.Tag != "!!null":
+			value, faults := f.substitute(node.Value)
+			for _, reason := range faults {
+				f.fault(key, node, reason)
+				good = false
+			}
+			values = append(values, value)
+		}
+	}
+	return values, good && len(values) > 0
+}
+
+func (f *file) routeHeaders(r *Route, n *yaml.Node) {
+	if n.Kind != yaml.MappingNode {
+		f.fault(r.key("headers"), n, "must have the names of headers below it, each with its value")
+		return
+	}
+	r.Headers = map[string]string{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name := n.Content[i].Value
+		values, ok := f.list(r.key("headers."+name), n.Content[i+1])
+		if ok && len(values) > 1 {
+			f.fault(r.key("headers."+name), n.Content[i+1], "must be a single value")
+		} else if ok {
+			r.Headers[name] = values[0]
+		}
+	}
+	r.settings["headers"] = setting{origin: f.origin(n)}
+}
+
+// setRoutes makes the routes: what a route does not say of its broker, broker.*
+// does.
+func (l *Loaded) setRoutes() {
+	for _, r := range l.routes {
+		r.Broker = l.Broker
+		for _, k := range routeKeys {
+			set, ok := r.settings[k.name]
+			if !ok || k.set == nil {
+				continue
+			}
+			if len(set.values) > 1 && k.name != "topics" && k.name != "tenants" {
+				r.Fault(l, k.name, "must be a single value")
+			} else if err := k.set(&r, set.values); err != nil {
+				r.Fault(l, k.name, err.Error())
+			}
+		}
+		l.Routes = append(l.Routes, r)
+	}
+}
