@@ -146,6 +146,7 @@ func fieldSamples() []outbox.Message {
 			Tenant: strings.Repeat("n", 512), Type: strings.Repeat("y", 512), Version: strings.Repeat("v", 512),
 			ContentType: "application/octet-stream", Payload: []byte(strings.Repeat("\x00\xff", 1<<19)),
 			Headers: map[string]string{"long": strings.Repeat("ü", 4<<10)}, CreatedAt: time.Date(2150, 1, 1, 0, 0, 0, 0, time.UTC),
+			ExpiresAt: time.Date(2151, 1, 1, 0, 0, 0, 123_456_000, time.UTC),
 		},
 		{ID: "00000000-0000-0000-0000-000000000000", Topic: "key.only", Key: "k", Payload: []byte("null"), CreatedAt: time.UnixMicro(1).UTC()},
 		{ID: "ffffffff-ffff-ffff-ffff-ffffffffffff", Topic: "tenant.only", Tenant: "t", Payload: []byte(`{"a":1}`), CreatedAt: time.Now()},
@@ -181,6 +182,7 @@ func messageFault(got, want *outbox.Message) string {
 		{"Type", got.Type, want.Type},
 		{"Version", got.Version, want.Version},
 		{"ContentType", got.ContentType, want.ContentType},
+		{"Route", got.Route, want.Route},
 		{"Payload", string(got.Payload), string(want.Payload)},
 		{"Headers", fmt.Sprintf("%d %q", len(got.Headers), sortedPairs(got.Headers)), fmt.Sprintf("%d %q", len(want.Headers), sortedPairs(want.Headers))},
 	} {
@@ -188,11 +190,16 @@ func messageFault(got, want *outbox.Message) string {
 			return fmt.Sprintf("%s is %.300q, want %.300q", f.name, f.got, f.want)
 		}
 	}
-	if d := got.CreatedAt.Sub(want.CreatedAt).Abs(); d >= time.Microsecond {
-		return fmt.Sprintf("CreatedAt is %v, want %v to the microsecond", got.CreatedAt, want.CreatedAt)
-	}
-	if got.CreatedAt.Location() != time.UTC {
-		return fmt.Sprintf("CreatedAt is in %v, want UTC", got.CreatedAt.Location())
+	for _, f := range [...]struct {
+		name      string
+		got, want time.Time
+	}{{"CreatedAt", got.CreatedAt, want.CreatedAt}, {"DeliverAt", got.DeliverAt, want.DeliverAt}, {"ExpiresAt", got.ExpiresAt, want.ExpiresAt}} {
+		if d := f.got.Sub(f.want).Abs(); d >= time.Microsecond {
+			return fmt.Sprintf("%s is %v, want %v to the microsecond", f.name, f.got, f.want)
+		}
+		if f.got.Location() != time.UTC {
+			return fmt.Sprintf("%s is in %v, want UTC", f.name, f.got.Location())
+		}
 	}
 	return ""
 }

@@ -22,6 +22,7 @@ import (
 type Store[Tx any] interface {
 	outbox.Store[Tx]
 	Drained
+	store.Admin
 }
 
 // Drained has the methods of relay.Store, where they are described. It stands
@@ -40,6 +41,17 @@ type Drained interface {
 	Pauses(ctx context.Context) ([]store.Pause, error)
 	PurgeSent(ctx context.Context, age time.Duration, limit int) (int, error)
 	Listen(ctx context.Context, wake func()) error
+}
+
+// Once has the methods of relay.OnceStore, where they are described.
+type Once interface {
+	Shards() int
+	Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, error)
+	Leave(ctx context.Context, owner string, doubt map[uint8]int64) error
+	Read(ctx context.Context, requests ...store.ReadRequest) ([]store.Page, error)
+	Settle(ctx context.Context, refs []store.Ref, keep bool) error
+	Fail(ctx context.Context, failures []store.Failure) error
+	Parked(ctx context.Context, shards store.ShardSet) ([]store.Key, error)
 }
 
 // armer has the method of relay.Armer.
@@ -93,6 +105,18 @@ type Harness[Tx any] struct {
 	// Empty returns a store on a database that nobody has migrated, and the
 	// function that migrates it. Nil if the store has no migrations.
 	Empty func(t *testing.T) (s Store[Tx], migrate func(ctx context.Context) error)
+
+	// Route returns the view that s has of a route, which is what its method of that
+	// name returns. s is Store, what Open returned, or such a view. Required.
+	Route func(s Store[Tx], name string) Store[Tx]
+
+	// Within returns what drains Store's route "" inside tx. Nil if the store has
+	// nothing like it.
+	Within func(tx Tx) Once
+
+	// AgeSent moves the time at which all messages of the history were sent into the
+	// past. Required.
+	AgeSent func(ctx context.Context, by time.Duration) error
 
 	// AgeInbox moves the time of all rows of the inbox into the past. Required
 	// unless the store declares that it has none.
@@ -172,7 +196,12 @@ func cases[Tx any]() []testCase[Tx] {
 	var all []testCase[Tx]
 	for _, some := range [][]testCase[Tx]{
 		emitCases[Tx](), inTxCases[Tx](), readCases[Tx](), limitCases[Tx](), followCases[Tx](),
-		settleCases[Tx](), failCases[Tx](), claimCases[Tx](), shareCases[Tx](), wakeCases[Tx](), checkCases[Tx](),
+		tenantCases[Tx](), expiryCases[Tx](),
+		settleCases[Tx](), failCases[Tx](), deadCases[Tx](), parkedCases[Tx](), redriveCases[Tx](), discardCases[Tx](), retryCases[Tx](),
+		promoteCases[Tx](), historyCases[Tx](), dispatchCases[Tx](), routeCases[Tx](),
+		claimCases[Tx](), shareCases[Tx](), guestCases[Tx](), withdrawCases[Tx](), doubtCases[Tx](), withinCases[Tx](),
+		listCases[Tx](), pauseCases[Tx](), statsCases[Tx](),
+		wakeCases[Tx](), checkCases[Tx](),
 		onceCases[Tx](), onceTxCases[Tx](), purgeCases[Tx](), transientCases[Tx](),
 	} {
 		all = append(all, some...)

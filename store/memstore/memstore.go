@@ -256,16 +256,15 @@ func (d *data) remove(r *row) *row {
 // first commit, so that it comes before all that were committed later, however a
 // reader cuts the commits into epochs.
 func (d *data) putBack(rows []*row) {
-	var touched []*lane
+	touched := make(map[*lane]struct{})
 	for _, r := range rows {
 		d.pending[r.position] = r
 		l := d.lane(r.message.Route)
 		l.log = append(l.log, r)
-		if !slices.Contains(touched, l) {
-			touched = append(touched, l)
-		}
+		touched[l] = struct{}{}
 	}
-	for _, l := range touched {
+	for l := range touched {
+		l.drop() // two rows at one position would mislead who pages by it
 		slices.SortFunc(l.log, func(a, b *row) int {
 			return cmp.Or(cmp.Compare(a.commit, b.commit), cmp.Compare(a.position, b.position))
 		})
@@ -275,9 +274,13 @@ func (d *data) putBack(rows []*row) {
 // compact drops removed rows from the log once they are the greater part of it,
 // so that each is moved once on the average.
 func (l *lane) compact() {
-	if l.removed < 4096 || l.removed < len(l.log)/2 {
-		return
+	if l.removed >= 4096 && l.removed >= len(l.log)/2 {
+		l.drop()
 	}
+}
+
+// drop drops removed rows from the log.
+func (l *lane) drop() {
 	kept := make([]*row, 0, len(l.log)-l.removed)
 	for _, r := range l.log {
 		if !r.removed {

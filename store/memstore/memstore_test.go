@@ -37,7 +37,12 @@ func harness(shards int) storetest.Harness[*memstore.Tx] {
 			}
 			return tx.Put(id, "")
 		},
-		Count:    func(context.Context) (int, error) { return s.Len(), nil },
+		Count: func(context.Context) (int, error) { return s.Len(), nil },
+		Route: func(s storetest.Store[*memstore.Tx], name string) storetest.Store[*memstore.Tx] {
+			return s.(*memstore.Store).Route(name)
+		},
+		Within:   func(tx *memstore.Tx) storetest.Once { return s.Within(tx) },
+		AgeSent:  func(_ context.Context, by time.Duration) error { s.AgeSent(by); return nil },
 		AgeInbox: func(_ context.Context, by time.Duration) error { s.AgeInbox(by); return nil },
 	}
 }
