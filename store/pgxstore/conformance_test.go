@@ -69,6 +69,17 @@ func runConformance(t *testing.T, wrap func(*pgxstore.Store) storetest.Store[pgx
 			Savepoint: func(ctx context.Context, tx pgx.Tx, fn func(tx pgx.Tx) error) error {
 				return pgx.BeginFunc(ctx, tx, fn)
 			},
+			Route: func(s storetest.Store[pgx.Tx], name string) storetest.Store[pgx.Tx] {
+				if g, ok := s.(grouped); ok {
+					return grouped{g.Store.Route(name), g.group}
+				}
+				return s.(*pgxstore.Store).Route(name)
+			},
+			Within: func(tx pgx.Tx) storetest.Once { return s.Within(tx) },
+			AgeSent: func(ctx context.Context, by time.Duration) error {
+				_, err := pool.Exec(ctx, `UPDATE `+pgx.Identifier{schema, "My-sent"}.Sanitize()+` SET sent_at = sent_at - $1::interval`, by)
+				return err
+			},
 			AgeInbox: func(ctx context.Context, by time.Duration) error {
 				_, err := pool.Exec(ctx, `UPDATE `+pgx.Identifier{schema, "My-inbox"}.Sanitize()+` SET received_at = received_at - $1::interval`, by)
 				return err

@@ -79,6 +79,13 @@ func postgresHarness(t *testing.T, driver string, db *sql.DB, s *sqlstore.Store,
 			return n, err
 		},
 		Savepoint: savepoint,
+		Route:     routeOf,
+		Within:    func(tx *sql.Tx) storetest.Once { return s.Within(tx) },
+		AgeSent: func(ctx context.Context, by time.Duration) error {
+			table := pgx.Identifier{config.Schema, config.TablePrefix + "sent"}.Sanitize()
+			_, err := db.ExecContext(ctx, `UPDATE `+table+` SET sent_at = sent_at - $1 * interval '1 microsecond'`, by.Microseconds())
+			return err
+		},
 		AgeInbox: func(ctx context.Context, by time.Duration) error {
 			table := pgx.Identifier{config.Schema, config.TablePrefix + "inbox"}.Sanitize()
 			_, err := db.ExecContext(ctx, `UPDATE `+table+` SET received_at = received_at - $1 * interval '1 microsecond'`, by.Microseconds())

@@ -102,6 +102,13 @@ func newHarness(t *testing.T, config *sqlstore.Config) storetest.Harness[*sql.Tx
 		err = db.QueryRowContext(ctx, `SELECT count(*) FROM business`).Scan(&n)
 		return n, err
 	}
+	h.Route = routeOf
+	h.Within = func(tx *sql.Tx) storetest.Once { return h.Store.(*sqlstore.Store).Within(tx) }
+	h.AgeSent = func(ctx context.Context, by time.Duration) error {
+		table := `"` + strings.ReplaceAll(prefix+"sent", `"`, `""`) + `"`
+		_, err := db.ExecContext(ctx, `UPDATE `+table+` SET sent_at = sent_at - ?`, by.Microseconds())
+		return err
+	}
 	h.AgeInbox = func(ctx context.Context, by time.Duration) error {
 		table := `"` + strings.ReplaceAll(prefix+"inbox", `"`, `""`) + `"`
 		_, err := db.ExecContext(ctx, `UPDATE `+table+` SET received_at = received_at - ?`, by.Microseconds())
@@ -123,6 +130,10 @@ func newHarness(t *testing.T, config *sqlstore.Config) storetest.Harness[*sql.Tx
 		},
 	}
 	return h
+}
+
+func routeOf(s storetest.Store[*sql.Tx], name string) storetest.Store[*sql.Tx] {
+	return s.(*sqlstore.Store).Route(name)
 }
 
 func savepoint(ctx context.Context, tx *sql.Tx, fn func(tx *sql.Tx) error) error {
