@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -107,10 +108,10 @@ func (r *once) sift(row *store.Row) (failure *store.Failure, may bool) {
 	dead := &store.Failure{Ref: refOf(row), Lease: lease, Attempts: row.Attempts}
 	switch {
 	case key.Key != "" && r.parked[key]:
-		dead.Dead, dead.Park, dead.Error = store.Parked, true, textParked
+		dead.Dead, dead.Park, dead.Error = store.Parked, true, cmp.Or(row.LastError, textParked)
 		return dead, false
 	case !row.ExpiresAt.IsZero() && row.ExpiresIn <= 0:
-		dead.Dead, dead.Error = store.Expired, textExpired
+		dead.Dead, dead.Error = store.Expired, expiredText(row)
 		return dead, false
 	case key.Key != "" && r.waiting[key]:
 		return nil, false
@@ -150,13 +151,20 @@ func (r *once) failure(row *store.Row, cause error) store.Failure {
 	case reason == "":
 		f.RetryIn = retryDelay(&r.relay, f.Attempts)
 	case reason == store.Expired: // it was not tried, and holds up nobody
-		f.Attempts, f.Dead = row.Attempts, reason
+		f.Attempts, f.Dead, f.Error = row.Attempts, reason, expiredText(row)
 	case policy == Block:
 		f.RetryIn = store.Never
 	default:
 		f.Dead, f.Park = reason, policy == Park && row.Key != ""
 	}
 	return f
+}
+
+func expiredText(row *store.Row) string {
+	if row.LastError == "" {
+		return textExpired
+	}
+	return textExpired + ": " + row.LastError
 }
 
 // pauses tells whether p holds m back.
