@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -23,6 +24,8 @@ func prepare(t *testing.T, e outbox.Event, opts ...outbox.Option) (outbox.Messag
 	}
 	return msgs[0], nil
 }
+
+var noon = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
 
 func TestEmitRefusesWhatCannotBeSent(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -46,6 +49,10 @@ func TestEmitRefusesWhatCannotBeSent(t *testing.T) {
 		"header name":        {outbox.Event{Topic: "t", Headers: map[string]string{"a b": "c"}}, "Headers"},
 		"empty header name":  {outbox.Event{Topic: "t", Headers: map[string]string{"": "c"}}, "Headers"},
 		"reserved header":    {outbox.Event{Topic: "t", Headers: map[string]string{"Outbox-Id": "c"}}, "Headers"},
+		"early delivery":     {outbox.Event{Topic: "t", DeliverAt: time.Date(1969, 12, 31, 23, 59, 59, 0, time.UTC)}, "DeliverAt"},
+		"late delivery":      {outbox.Event{Topic: "t", DeliverAt: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)}, "DeliverAt"},
+		"early expiry":       {outbox.Event{Topic: "t", ExpiresAt: time.Date(1969, 12, 31, 23, 59, 59, 0, time.UTC)}, "ExpiresAt"},
+		"expiry at delivery": {outbox.Event{Topic: "t", DeliverAt: noon, ExpiresAt: noon}, "ExpiresAt"},
 		"header value":       {outbox.Event{Topic: "t", Headers: map[string]string{"a": "b\r\nc: d"}}, "Headers[a]"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -151,6 +158,102 @@ func (shout) ContentType() string { return "text/shout" }
 func (shout) Encode(v any) ([]byte, error) { return fmt.Appendf(nil, "%v!", v), nil }
 
 func (shout) Decode(data []byte, v any) error { return outbox.Bytes.Decode(data, v) }
+
+func TestTimesAreKeptInUTC(t *testing.T) {
+	local := time.FixedZone("somewhere", 2*3600)
+	m, err := prepare(t, outbox.Event{Topic: "t", DeliverAt: noon.In(local), ExpiresAt: noon.Add(1).In(local)})
+	if err != nil || !m.DeliverAt.Equal(noon) || m.DeliverAt.Location() != time.UTC || !m.ExpiresAt.Equal(noon.Add(1)) || m.ExpiresAt.Location() != time.UTC {
+		t.Errorf("delivered at %v, expires at %v, %v", m.DeliverAt, m.ExpiresAt, err)
+	}
+	m, err = prepare(t, outbox.Event{Topic: "t"})
+	if err != nil || !m.DeliverAt.IsZero() || !m.ExpiresAt.IsZero() {
+		t.Errorf("not given: %v and %v, %v", m.DeliverAt, m.ExpiresAt, err)
+	}
+	if _, err := prepare(t, outbox.Event{Topic: "t", DeliverAt: time.Now().Add(-time.Hour)}); err != nil {
+		t.Errorf("a time that has passed: %v", err)
+	}
+}
+
+// topics returns the topics and routes of what is prepared of events.
+func topics(t *testing.T, events []outbox.Event, opts ...outbox.Option) string {
+	t.Helper()
+	msgs, err := outbox.New(memstore.New(nil), opts...).Prepare(t.Context(), events...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, m := range msgs {
+		all = append(all, strings.TrimSuffix(m.Topic+"@"+m.Route, "@"))
+	}
+	return strings.Join(all, " ")
+}
+
+func TestFilterSaysWhatEntersTheOutbox(t *testing.T) {
+	wanted := func(topic string) outbox.Option {
+		return outbox.WithFilter(func(e *outbox.Event) bool { return outbox.MatchTopic(topic, e.Topic) })
+	}
+	events := []outbox.Event{{Topic: "a.x"}, {Topic: "b.x"}, {Topic: "a.y"}}
+	for want, opts := range map[string][]outbox.Option{
+		"a.x b.x a.y": nil, "a.x a.y": {wanted("a.*")}, "a.x": {wanted("a.*"), wanted("*.x")}, "": {wanted("c")},
+	} {
+		if got := topics(t, events, opts...); got != want {
+			t.Errorf("entered %q, want %q", got, want)
+		}
+	}
+	if _, err := prepare(t, outbox.Event{Topic: "a..b"}, wanted("c")); err == nil {
+		t.Error("the fault of an event that is not wanted was not reported")
+	}
+}
+
+func TestFilterLeavesAloneWhatIsInTheOutbox(t *testing.T) {
+	s := memstore.New(nil)
+	emit := func(topic string, wanted bool) {
+		t.Helper()
+		ob := outbox.New(s, outbox.WithFilter(func(*outbox.Event) bool { return wanted }))
+		if err := ob.InTx(t.Context(), func(tx *memstore.Tx) error { return ob.Emit(t.Context(), tx, outbox.Event{Topic: topic}) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	emit("a", true)
+	emit("b", false)
+	if n := s.Pending(); n != 1 {
+		t.Errorf("%d pending, want the one from before", n)
+	}
+}
+
+func TestRoutesMakeACopyForEach(t *testing.T) {
+	routes := outbox.WithRoutes(func(m *outbox.Message) []string {
+		switch m.Topic {
+		case "two":
+			return []string{"x", "y", "x"}
+		case "plain":
+			return []string{"", "x"}
+		}
+		return nil
+	})
+	if got, want := topics(t, []outbox.Event{{Topic: "two"}, {Topic: "none"}, {Topic: "plain"}}, routes), "two@x two@y none plain plain@x"; got != want {
+		t.Errorf("routed %q, want %q", got, want)
+	}
+	msgs, err := outbox.New(memstore.New(nil), routes).Prepare(t.Context(), outbox.Event{Topic: "two"})
+	if err != nil || msgs[0].ID != msgs[1].ID {
+		t.Errorf("the copies' ids differ: %v", err)
+	}
+}
+
+func TestRoutesWithFaultyNamesAreReported(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"a-Z_0.9": true, strings.Repeat("r", 64): true, strings.Repeat("r", 65): false, "a b": false, "ä": false, "a/b": false,
+	} {
+		_, err := prepare(t, outbox.Event{Topic: "t"}, outbox.WithRoutes(func(*outbox.Message) []string { return []string{name} }))
+		var fault *outbox.FieldError
+		if got := !errors.As(err, &fault); got != ok || !ok && fault.Field != "route" {
+			t.Errorf("route %q: %v", name, err)
+		}
+	}
+	if err := outbox.ValidateRoute(""); err == nil {
+		t.Error("no name is a name")
+	}
+}
 
 func TestPublishFuncTurnsAPanicIntoARefusal(t *testing.T) {
 	p := outbox.PublishFunc(func(context.Context, *outbox.Message) error { panic("boom") })

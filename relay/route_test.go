@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,13 +142,13 @@ func TestRouterMakesADeadLetterOfWhatNoRouteTakes(t *testing.T) {
 type dispatcher struct {
 	*memstore.Store
 	sizes []int
-	err   error
+	away  atomic.Bool
 }
 
 func (d *dispatcher) Dispatch(ctx context.Context, dispatches []store.Dispatch) error {
 	d.sizes = append(d.sizes, len(dispatches))
-	if d.err != nil {
-		return d.err
+	if d.away.Load() {
+		return errors.New("no connection")
 	}
 	return d.Store.Dispatch(ctx, dispatches)
 }
@@ -158,8 +159,11 @@ func TestRouterDispatchesManyAtOnce(t *testing.T) {
 		b := newBench(t)
 		b.emitMany(2000, 2000)
 		d := &dispatcher{Store: b.store}
-		b.startRouter(d, relay.Route{Name: "a"})
+		stop := b.startRouter(d, relay.Route{Name: "a"})
 		time.Sleep(time.Minute)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
 		total := 0
 		for _, n := range d.sizes {
 			total += n
@@ -175,11 +179,11 @@ func TestRouterTriesAgainWhenTheStoreIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.emit(5, 5)
-		d := &dispatcher{Store: b.store, err: errors.New("no connection")}
+		d := &dispatcher{Store: b.store}
+		d.away.Store(true)
 		b.startRouter(d, relay.Route{Name: "a"})
 		time.Sleep(time.Hour)
-		synctest.Wait()
-		d.err = nil
+		d.away.Store(false)
 		time.Sleep(time.Minute)
 		list, err := b.store.List(t.Context(), store.Query{State: store.Pending, Limit: 10})
 		if err != nil || len(list) != 5 || list[0].Route != "a" || list[0].Attempts != 0 {
