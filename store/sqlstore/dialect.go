@@ -46,6 +46,8 @@ type backend interface {
 	Migrate(ctx context.Context) error
 
 	once
+	route(name string) backend
+	within(tx *sql.Tx) once
 	Check(ctx context.Context) error
 	Promote(ctx context.Context, limit int) (store.Promotion, error)
 	Dispatch(ctx context.Context, dispatches []store.Dispatch) error

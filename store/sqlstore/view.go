@@ -10,20 +10,14 @@ import (
 // Route returns a view of the same outbox for the relays of a route: it reads, claims
 // and fails what is of that route alone. All else is as with s, which is the view of
 // the route without a name.
-func (s *Store) Route(name string) *Store { return &Store{backend: s.backend.(views).route(name)} }
+func (s *Store) Route(name string) *Store { return &Store{backend: s.backend.route(name)} }
 
 // Within returns a view of the outbox to send messages in a transaction of one's own,
 // by relay.RunOnce for example. What it takes is hidden from relays until tx has
 // ended; nothing of what it did remains if tx is rolled back. On SQLite it takes
 // the write lock at once: a transaction that has read before can fail with SQLITE_BUSY,
 // unless the DSN is that of [SQLiteDSN]. On PostgreSQL tx must be READ COMMITTED.
-func (s *Store) Within(tx *sql.Tx) *TxStore { return &TxStore{s.backend.(views).within(tx)} }
-
-// views are made by each dialect.
-type views interface {
-	route(name string) backend
-	within(tx *sql.Tx) once
-}
+func (s *Store) Within(tx *sql.Tx) *TxStore { return &TxStore{s.backend.within(tx)} }
 
 // once is what a dialect does in a transaction of the caller's.
 type once interface {

@@ -28,15 +28,15 @@ const (
 	seedBumpSQL = `UPDATE {lease} SET token = token + 1
 WHERE route IN (SELECT route FROM {dead} WHERE place IN (SELECT value FROM json_each(?)))`
 
-	unexpireSQL = chosenSQL + `UPDATE {dead} SET expires_at = NULL WHERE place IN (SELECT place FROM chosen) AND expires_at <= {now}`
+	countChosenSQL = chosenSQL + `SELECT count(*) FROM {dead} WHERE place IN (SELECT place FROM chosen)`
 
 	redriveSQL = chosenSQL + `INSERT INTO {message} (position, route, {content})
-SELECT position, route, {content} FROM {dead} WHERE place IN (SELECT place FROM chosen) ORDER BY position, place
+SELECT position, route, {living} FROM {dead} WHERE place IN (SELECT place FROM chosen)
 ON CONFLICT (position) DO NOTHING`
 
 	// redriveAnewSQL is for those whose position was given again after a restore.
 	redriveAnewSQL = chosenSQL + `INSERT INTO {message} (route, {content})
-SELECT route, {content} FROM {dead} d WHERE place IN (SELECT place FROM chosen) AND NOT EXISTS (
+SELECT route, {living} FROM {dead} d WHERE place IN (SELECT place FROM chosen) AND NOT EXISTS (
 	SELECT 1 FROM {message} m WHERE m.position = d.position AND m.id = d.id AND m.route = d.route)
 ORDER BY position, place`
 
@@ -67,19 +67,22 @@ func (s *Store) Redrive(ctx context.Context, places []int64) (n int, err error) 
 	return n, nil
 }
 
-func (s *Store) redrive(ctx context.Context, c runner, places string) (int, error) {
-	if err := run(ctx, c, step{s.names.sql(seedBumpSQL), []any{places}}, step{s.names.sql(unexpireSQL), []any{places}}); err != nil {
+func (s *Store) redrive(ctx context.Context, c runner, places string) (n int, err error) {
+	exec := func(text string) (int, error) { return changed(c.ExecContext(ctx, s.names.sql(text), places)) }
+	if err := c.QueryRowContext(ctx, s.names.sql(countChosenSQL), places).Scan(&n); err != nil {
 		return 0, err
 	}
-	counts := make([]int, 0, 3)
-	for _, text := range []string{redriveSQL, redriveAnewSQL, redrivenSQL} {
-		n, err := changed(c.ExecContext(ctx, s.names.sql(text), places))
-		if err != nil {
-			return 0, err
-		}
-		counts = append(counts, n)
+	if _, err := exec(seedBumpSQL); err != nil {
+		return 0, err
 	}
-	return counts[2], nil
+	in, err := exec(redriveSQL)
+	if err == nil && in < n {
+		_, err = exec(redriveAnewSQL)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return exec(redrivenSQL)
 }
 
 // routeKey is a key of a route.

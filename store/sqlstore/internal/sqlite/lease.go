@@ -30,6 +30,11 @@ WHERE route = ?3 AND shard = 0 AND (owner = ?1 OR wanted_until <= {now} AND (own
 
 	relaysSQL = `SELECT count(*) FROM {relay} WHERE route = ? AND expires_at > {now}`
 
+	// waitsSQL tells whether the share of a relay that has nothing is the shard all the
+	// same: the first one's is, when the lease is a guest's, or kept for somebody.
+	waitsSQL = `SELECT ?1 = (SELECT id FROM {relay} WHERE route = ?2 AND expires_at > {now} ORDER BY started_at, id LIMIT 1)
+	AND NOT EXISTS (SELECT 1 FROM {lease} l JOIN {relay} r ON r.id = l.owner AND r.route = l.route WHERE l.route = ?2)`
+
 	leaveSQL = `DELETE FROM {relay} WHERE id = ?`
 )
 
@@ -80,7 +85,11 @@ func (s *Store) claim(ctx context.Context, c runner, r store.ClaimRequest) (clai
 	if err := c.QueryRowContext(ctx, s.text.relays, s.route).Scan(&claim.Relays); err != nil {
 		return store.Claim{}, err
 	}
-	return claim, s.held(ctx, c, r.Owner, &claim)
+	if err := s.held(ctx, c, r.Owner, &claim); err != nil || r.Guest || claim.Target > 0 {
+		return claim, err
+	}
+	err = c.QueryRowContext(ctx, s.text.waits, r.Owner, s.route).Scan(&claim.Target)
+	return claim, err
 }
 
 // doubted is for a lease that the owner still holds.

@@ -68,8 +68,7 @@ func (s *Store) List(ctx context.Context, q store.Query) (list []store.Stored, e
 			return err
 		}
 		text, args := listText(&q, f, now)
-		list, err = collect(ctx, c, func(rows *sql.Rows, m *store.Stored) error { return scanStored(rows, m, q.State, now) },
-			s.names.sql(text), args...)
+		list, err = listRows(ctx, c, q.State, now, s.names.sql(text), args)
 		return err
 	})
 	if err != nil {
@@ -78,15 +77,19 @@ func (s *Store) List(ctx context.Context, q store.Query) (list []store.Stored, e
 	return list, nil
 }
 
-func scanStored(rows *sql.Rows, m *store.Stored, state store.State, now int64) error {
+func listRows(ctx context.Context, c runner, state store.State, now int64, text string, args []any) ([]store.Stored, error) {
+	var m store.Stored
 	var at int64
-	m.State, m.Shard = state, onlyShard
-	if err := scanRow(rows, &m.Row, now, &m.Route, &m.Place, &m.Reason, &m.Parked, &at); err != nil {
-		return err
-	}
-	m.At = moment(at)
-	if state != store.Pending {
-		m.RetryIn, m.ExpiresIn = 0, 0
-	}
-	return nil
+	scanner := newScanner(now, &m.Route, &m.Place, &m.Reason, &m.Parked, &at)
+	return collect(ctx, c, func(rows *sql.Rows, to *store.Stored) error {
+		if err := scanner.scan(rows); err != nil {
+			return err
+		}
+		*to = store.Stored{Row: scanner.row, State: state, Place: m.Place, Reason: m.Reason, Parked: m.Parked, At: moment(at)}
+		to.Route = m.Route
+		if state != store.Pending {
+			to.RetryIn, to.ExpiresIn = 0, 0
+		}
+		return nil
+	}, text, args...)
 }

@@ -15,6 +15,10 @@ const (
 	// content are the columns that a message has wherever it stands, its route apart.
 	content = `id, topic, key, tenant, type, version, content_type, headers, payload, created_at, deliver_at, expires_at`
 
+	// living are the same, without the end of a message that has come to it.
+	living = `id, topic, key, tenant, type, version, content_type, headers, payload, created_at, deliver_at,
+		iif(expires_at <= ` + now + `, NULL, expires_at)`
+
 	// never is the retry_at of a message that waits until somebody acts.
 	never = `9223372036854775807`
 
@@ -54,7 +58,7 @@ func NewNames(prefix string) (*Names, error) {
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
-	pairs := []string{"{now}", now, "{uuid}", uuid, "{content}", content, "{never}", never}
+	pairs := []string{"{now}", now, "{uuid}", uuid, "{content}", content, "{living}", living, "{never}", never}
 	for _, table := range tables {
 		pairs = append(pairs,
 			"{"+table+"}", `"`+strings.ReplaceAll(prefix+table, `"`, `""`)+`"`,

@@ -83,18 +83,18 @@ func (s *Store) readPage(ctx context.Context, c runner, r *store.ReadRequest, at
 		return err
 	}
 	defer func() { _ = rows.Close() }()
+	scanner := newScanner(at.now)
 	for size := 0; rows.Next(); {
-		row := store.Row{Shard: onlyShard}
-		row.Route = s.route
-		if err := scanRow(rows, &row, at.now); err != nil {
+		if err := scanner.scan(rows); err != nil {
 			return err
 		}
-		size += row.Size()
+		scanner.row.Route = s.route
+		size += scanner.row.Size()
 		if len(page.Rows) > 0 && size > r.MaxBytes {
 			page.More = true
 			break
 		}
-		page.Rows = append(page.Rows, row)
+		page.Rows = append(page.Rows, scanner.row)
 		page.More = len(page.Rows) >= r.Limit
 	}
 	if page.More {
@@ -127,18 +127,38 @@ func (s *Store) readText(r *store.ReadRequest) (text string, args []any) {
 	return text + orderSQL, append(args, r.Limit)
 }
 
-func scanRow(rows *sql.Rows, row *store.Row, now int64, more ...any) error {
-	var headers string
-	var created, deliver, expires, retry int64
-	err := rows.Scan(append([]any{
-		&row.Position, &row.ID, &row.Topic, &row.Key, &row.Tenant, &row.Type, &row.Version, &row.ContentType,
-		&headers, &row.Payload, &created, &deliver, &expires, &row.Attempts, &row.LastError, &retry,
-	}, more...)...)
-	row.Headers = parseHeaders(headers)
-	row.CreatedAt = time.UnixMicro(created).UTC()
-	row.DeliverAt, row.ExpiresAt = moment(deliver), moment(expires)
-	row.RetryIn, row.ExpiresIn = left(retry, now), left(expires, now)
-	return err
+// scanner scans rows one after another into the same places, which costs less than
+// new ones for each.
+type scanner struct {
+	row                              store.Row
+	headers                          string
+	created, deliver, expires, retry int64
+
+	now  int64
+	dest []any
+}
+
+// newScanner returns a scanner for the columns of readSQL and more behind them.
+func newScanner(now int64, more ...any) *scanner {
+	s := &scanner{now: now}
+	r := &s.row
+	s.dest = append([]any{
+		&r.Position, &r.ID, &r.Topic, &r.Key, &r.Tenant, &r.Type, &r.Version, &r.ContentType,
+		&s.headers, &r.Payload, &s.created, &s.deliver, &s.expires, &r.Attempts, &r.LastError, &s.retry,
+	}, more...)
+	return s
+}
+
+func (s *scanner) scan(rows *sql.Rows) error {
+	s.row = store.Row{Shard: onlyShard}
+	if err := rows.Scan(s.dest...); err != nil {
+		return err
+	}
+	s.row.Headers = parseHeaders(s.headers)
+	s.row.CreatedAt = time.UnixMicro(s.created).UTC()
+	s.row.DeliverAt, s.row.ExpiresAt = moment(s.deliver), moment(s.expires)
+	s.row.RetryIn, s.row.ExpiresIn = left(s.retry, s.now), left(s.expires, s.now)
+	return nil
 }
 
 // left returns the time until at, 0 if there is no such time.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"github.com/outbox-go/outbox/store"
 )
@@ -67,9 +68,18 @@ func (s *Store) nextDue(ctx context.Context, c runner) (p store.Promotion, now i
 	}
 	p.Next = store.Never
 	if next.Valid {
-		p.Next = duration(next.Int64 - now)
+		p.Next = ticks(duration(next.Int64 - now))
 	}
 	return p, now, nil
+}
+
+// ticks cuts d to the milliseconds in which the database's clock goes, one at least
+// if it has not come.
+func ticks(d time.Duration) time.Duration {
+	if d <= 0 {
+		return d
+	}
+	return max(d.Truncate(time.Millisecond), time.Millisecond)
 }
 
 // changed returns the number of rows that a statement changed.

@@ -29,7 +29,7 @@ type statements struct {
 	sequence, stand, read                         string
 	settle, keep, fail, die, remove, leaseHeld    string
 	newLease, doubt, release, acquire, held       string
-	alive, forget, relays, leave                  string
+	alive, forget, relays, waits, leave           string
 	nextDue, promote, promoted, dispatch          string
 	inboxInsert, oldInbox, purgeInbox, countInbox string
 }
@@ -58,6 +58,7 @@ func New(db *sql.DB, names *Names) *Store {
 		alive:       names.sql(aliveSQL),
 		forget:      names.sql(forgetSQL),
 		relays:      names.sql(relaysSQL),
+		waits:       names.sql(waitsSQL),
 		leave:       names.sql(leaveSQL),
 		nextDue:     names.sql(nextDueSQL),
 		promote:     names.sql(promoteSQL),
