@@ -430,8 +430,11 @@ func TestRunsAndRelaysAtTheSameTimeAreDisjoint(t *testing.T) {
 		r.emit(10, 10)
 		r.answers = func(*outbox.Message) error {
 			if len(r.calls) == 1 {
-				r.start(nil)
+				other, _ := r.start(nil)
 				time.Sleep(5 * time.Second)
+				if n := other.Stats().Relays; n != 1 {
+					t.Errorf("the relay sees %d relays: a run is none", n)
+				}
 				got, err := relay.RunOnce(t.Context(), r.store, func(context.Context, *outbox.Message) error {
 					t.Error("another run has the same")
 					return nil
@@ -534,6 +537,60 @@ func TestRunSendsNothingOfAShardThatItLost(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestRunPassesOverAShardThatIsToBeReadAnew(t *testing.T) {
+	inRuns(t, func(t *testing.T, r *runs) {
+		r.emitKeys("t", "a")
+		r.refusing(outbox.Invalid(errors.New("no")), "a1")
+		r.run(nil, relay.Result{Taken: 1, Failed: 1, Dead: 1})
+		r.emitKeys("t", "first", "a", "b")
+		r.answers = func(*outbox.Message) error {
+			if len(r.calls) == 1 {
+				if _, err := r.store.Redrive(t.Context(), []int64{r.list(store.Dead)[0].Place}); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(40 * time.Second)
+			}
+			return nil
+		}
+		wantCalls(t, r.run(nil, relay.Result{Taken: 3, Sent: 2, Passed: 1}), "first1", "b1")
+		r.answers = nil
+		wantCalls(t, r.run(nil, relay.Result{Taken: 2, Sent: 2}), "a1", "a2")
+	})
+}
+
+func TestRunKeepsToTheShardsThatItFoundFree(t *testing.T) {
+	inRuns(t, func(t *testing.T, r *runs) {
+		other := store.ClaimRequest{Owner: "other", TTL: time.Hour, Guest: true, Most: 32}
+		claim := func() int {
+			t.Helper()
+			c, err := r.store.Claim(t.Context(), other)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(c.Leases)
+		}
+		claim()
+		r.emit(100, 100)
+		r.answers = func(*outbox.Message) error {
+			switch len(r.calls) {
+			case 1:
+				if err := r.store.Leave(t.Context(), "other", nil); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(40 * time.Second)
+			case 2:
+				if n := claim(); n != 32 {
+					t.Errorf("the other gets %d of its 32 shards back", n)
+				}
+			}
+			return nil
+		}
+		if _, err := relay.RunOnce(t.Context(), r.store, r.publish, nil); err != nil || len(r.calls) < 2 {
+			t.Fatalf("%d calls, %v", len(r.calls), err)
+		}
+	})
 }
 
 func TestRunGivesBackAShardThatSomebodyWants(t *testing.T) {

@@ -257,10 +257,11 @@ func TestProduceNotesWhatWasSentAlthoughItIsStopped(t *testing.T) {
 func TestProduceBoundsTheTimeOfASend(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		source, began := lines("hangs"), time.Now()
+		source := lines("hangs")
 		hang := func(ctx context.Context, _ *outbox.Message) error { <-ctx.Done(); return ctx.Err() }
 		for config, want := range map[*relay.ProducerConfig]time.Duration{nil: 30 * time.Second, {Timeout: time.Second}: time.Second} {
-			source.lines[0].attempts, began = 0, time.Now()
+			source.lines[0].attempts = 0
+			began := time.Now()
 			result, err := relay.NewProducer(source, mapLine, hang, config).Produce(t.Context())
 			if err != nil || result.Failed != 1 || time.Since(began) != want {
 				t.Errorf("%+v, %v after %v, want %v", result, err, time.Since(began), want)
