@@ -39,7 +39,7 @@ race: deps ## run all tests with the race detector
 	@$(env); $(call each,go test -race -p $(PARALLEL) -timeout $(TIMEOUT) $(FLAGS) ./...)
 
 soak: deps ## run the tests that kill servers and processes, for long
-	@$(env); export OUTBOX_SOAK=1; $(call each,go test -count=1 -p 1 -timeout $(SOAKTIME) -run 'Soak|Crash|EffectsOnce' $(FLAGS) ./...)
+	@$(env); export OUTBOX_SOAK=1; $(call each,go test -count=1 -p 1 -timeout $(SOAKTIME) -run 'Soak|Crash|EffectsOnce|UnderFailure|FailPoints|FollowsTheModel|BrokerAway' $(FLAGS) ./...)
 
 bench: deps ## run all benchmarks (BENCHTIME=1s)
 	@$(env); $(call each,go test -p 1 -timeout $(SOAKTIME) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(FLAGS) ./...)

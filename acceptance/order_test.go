@@ -74,10 +74,11 @@ func (f *fickle) Publish(ctx context.Context, m *outbox.Message, done func(error
 type severed struct {
 	relay.Store
 	dead atomic.Bool
+	also func() bool // it does nothing at the moment; nil for never
 }
 
 func (s *severed) fault() error {
-	if s.dead.Load() {
+	if s.dead.Load() || s.also != nil && s.also() {
 		return errSevered
 	}
 	return nil

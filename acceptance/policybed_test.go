@@ -110,6 +110,12 @@ func (b *policyBed) config() relay.Config {
 	}
 }
 
+func decodeStep(t testing.TB, payload []byte) (s step) {
+	t.Helper()
+	must(t, json.Unmarshal(payload, &s))
+	return s
+}
+
 // events makes the messages of steps.
 func events(steps []step) []outbox.Event {
 	list := make([]outbox.Event, len(steps))
@@ -213,8 +219,7 @@ func (b *policyBed) wantDead(remaining course) {
 	b.t.Helper()
 	got := course{}
 	for _, d := range b.list(store.Dead) {
-		var s step
-		must(b.t, json.Unmarshal(d.Payload, &s))
+		s := decodeStep(b.t, d.Payload)
 		got[s.Key] = append(got[s.Key], s.N)
 		reason, attempts := store.Exhausted, bedAttempts
 		if b.policy == relay.Park && s.N != remaining[s.Key][0] {
@@ -246,8 +251,7 @@ func (b *policyBed) wantBlocked(remaining course) (blocked []store.Ref) {
 		want[key] = numbers[0]
 	}
 	for _, p := range b.list(store.Pending) {
-		var s step
-		must(b.t, json.Unmarshal(p.Payload, &s))
+		s := decodeStep(b.t, p.Payload)
 		if p.RetryIn == store.Never {
 			got[s.Key] = s.N
 			blocked = append(blocked, store.Ref{Position: p.Position, ID: p.ID})

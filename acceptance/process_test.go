@@ -29,6 +29,7 @@ type childConfig struct {
 	Database string        // of a relay
 	Broker   string        // of a relay
 	Relay    *relayConfig  // of a relay
+	Declined string        // of a relay: topics that begin so are refused
 	Worker   *workerChild  // of a worker
 	Suicide  *suicideChild // of a relay, or who redrives, that kills itself
 	Store    string        // of a NATS server: the folder
@@ -84,6 +85,9 @@ func (c *childConfig) runRelay(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
+	if c.Declined != "" {
+		p = &decliner{p, c.Declined}
+	}
 	c.Relay.Config.Logger = quiet()
 	r := relay.New(s, p, &c.Relay.Config)
 	fmt.Println("started")
