@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -101,6 +100,12 @@ func unbox(_ context.Context, item box) (*outbox.Message, error) {
 	return &outbox.Message{ID: item.id, Topic: item.topic, ContentType: outbox.ContentTypeJSON, Payload: []byte(item.payload)}, nil
 }
 
+// asCloudEvent is another mapper of theirs.
+func asCloudEvent(_ context.Context, item box) (*outbox.Message, error) {
+	text := fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"/box","type":%q,"data":%s}`, item.id, item.topic, item.payload)
+	return &outbox.Message{ID: item.id, Topic: "event." + item.topic, ContentType: "application/cloudevents+json", Payload: []byte(text)}, nil
+}
+
 // toBroker is a publishing function for the system's broker.
 func (s *system) toBroker(t *testing.T) outbox.PublishFunc {
 	t.Helper()
@@ -164,6 +169,10 @@ func (q *queueSource) Sent(_ context.Context, item string) error {
 
 func (q *queueSource) Failed(context.Context, string, error) error { return nil }
 
+func (q *queueSource) message(_ context.Context, topic string) (*outbox.Message, error) {
+	return &outbox.Message{ID: uuid.NewString(), Topic: topic}, nil
+}
+
 // TestP05_EachPartIsReplacedAlone: in each case one part is the user's other one, and
 // all the rest stays.
 func TestP05_EachPartIsReplacedAlone(t *testing.T) {
@@ -172,21 +181,14 @@ func TestP05_EachPartIsReplacedAlone(t *testing.T) {
 		source := s.newBoxes(t)
 		t.Run("Source", func(t *testing.T) {
 			q := &queueSource{waiting: []string{"queued"}}
-			mapper := func(_ context.Context, topic string) (*outbox.Message, error) {
-				return &outbox.Message{ID: uuid.NewString(), Topic: topic}, nil
-			}
-			wantProduced(t, relay.NewProducer(q, mapper, send, nil), relay.Result{Taken: 1, Sent: 1})
+			wantProduced(t, relay.NewProducer(q, q.message, send, nil), relay.Result{Taken: 1, Sent: 1})
 			if got := r.await(1)[0].Topic; got != "queued" || !slices.Equal(q.sent, []string{"queued"}) {
 				t.Errorf("delivered was %q, noted as sent %q", got, q.sent)
 			}
 		})
 		t.Run("Mapper", func(t *testing.T) {
 			source.add("mapped")
-			event := func(_ context.Context, item box) (*outbox.Message, error) {
-				text := fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"/box","type":%q,"data":%s}`, item.id, item.topic, item.payload)
-				return &outbox.Message{ID: item.id, Topic: "event." + item.topic, ContentType: "application/cloudevents+json", Payload: []byte(text)}, nil
-			}
-			wantProduced(t, relay.NewProducer(source, event, send, nil), relay.Result{Taken: 1, Sent: 1})
+			wantProduced(t, relay.NewProducer(source, asCloudEvent, send, nil), relay.Result{Taken: 1, Sent: 1})
 			if d := r.await(2)[1]; d.Topic != "event.mapped" || !strings.Contains(string(d.Payload), `"data":{"of":"mapped"}`) {
 				t.Errorf("delivered was %s with %s", d.Topic, d.Payload)
 			}
@@ -282,48 +284,51 @@ func TestP07_MapperFails(t *testing.T) {
 	}
 }
 
+// steps are those of a runner: the first fails, the second panics.
+type steps struct {
+	p            *relay.Producer[box]
+	begins, ends []time.Time
+}
+
+func (s *steps) step(ctx context.Context) error {
+	s.begins = append(s.begins, time.Now())
+	defer func() { s.ends = append(s.ends, time.Now()) }()
+	switch len(s.begins) {
+	case 1:
+		return errNoLuck
+	case 2:
+		panic(errNoLuck)
+	}
+	_, err := s.p.Produce(ctx)
+	return err
+}
+
 func TestP13_RunnersIntervalAndStop(t *testing.T) {
 	const interval = 50 * time.Millisecond
 	eachSystem(t, func(t *testing.T, s *system) {
 		r := s.startWorker(t)
 		source := s.newBoxes(t)
-		p := relay.NewProducer(source, unbox, s.toBroker(t), nil)
-		var mu sync.Mutex
-		var ends, begins []time.Time
-		step := func(ctx context.Context) error {
-			mu.Lock()
-			defer mu.Unlock()
-			begins = append(begins, time.Now())
-			defer func() { ends = append(ends, time.Now()) }()
-			switch len(begins) { // the loop lives on
-			case 1:
-				return errNoLuck
-			case 2:
-				panic(errNoLuck)
-			}
-			_, err := p.Produce(ctx)
-			return err
-		}
+		run := &steps{p: relay.NewProducer(source, unbox, s.toBroker(t), nil)}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			relay.Every(ctx, interval, step, quiet())
+			relay.Every(ctx, interval, run.step, quiet())
 		}()
-		for i := range 3 { // one after another, by runs of their own
+		for i := range 3 { // one after another, by steps of their own
 			source.add(fmt.Sprint("item.", i))
 			r.await(i + 1)
 		}
 		cancel()
 		<-ended
-		for i := 1; i < len(begins); i++ {
-			if gap := begins[i].Sub(ends[i-1]); gap < interval {
+		for i := 1; i < len(run.begins); i++ {
+			if gap := run.begins[i].Sub(run.ends[i-1]); gap < interval {
 				t.Errorf("step %d began %v after the one before had ended, want %v at least", i+1, gap, interval)
 			}
 		}
-		if len(begins) < 5 {
-			t.Errorf("%d steps, want at least two that fail and one for each item", len(begins))
+		if len(run.begins) < 5 {
+			t.Errorf("%d steps, want at least two that fail and one for each item", len(run.begins))
 		}
 		wantPromptStop(t, source)
 	})
