@@ -14,6 +14,9 @@ type breaker struct {
 	probing bool // what is sent now decides
 	backoff time.Duration
 	probeAt time.Time
+	since   time.Time // it is down
+	reason  error     // of the last failure
+	outages int64
 }
 
 // availability is a change that a breaker noticed.
@@ -50,10 +53,12 @@ func (b *breaker) worked() availability {
 }
 
 // failed notes that the broker did not answer.
-func (b *breaker) failed(now time.Time) availability {
+func (b *breaker) failed(err error, now time.Time) availability {
+	b.reason = err
 	switch {
 	case !b.down:
-		b.down, b.backoff = true, b.least
+		b.down, b.backoff, b.since = true, b.least, now
+		b.outages++
 		b.wait(now)
 		return wentAway
 	case b.probing:

@@ -28,7 +28,7 @@ func (w *Watch) Held() Held {
 	q := w.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	h := Held{Bytes: q.bytes, InFlight: q.inFlight, Settling: q.settling}
+	h := Held{Bytes: q.bytes + q.hashes, InFlight: q.inFlight, Settling: q.settling}
 	for i := range q.shards {
 		s := &q.shards[i]
 		h.Open += s.open
@@ -47,7 +47,7 @@ func (w *Watch) Held() Held {
 func (w *Watch) Said() int {
 	w.queue.mu.Lock()
 	defer w.queue.mu.Unlock()
-	return w.queue.bytes
+	return w.queue.bytes + w.queue.hashes
 }
 
 // Bytes returns how many bytes are said to be in memory and, if nothing is on its
@@ -58,7 +58,7 @@ func (w *Watch) Bytes() (said, counted int) {
 	defer q.mu.Unlock()
 	for i := range q.shards {
 		if q.shards[i].open > 0 {
-			return q.bytes, q.bytes
+			return q.bytes + q.hashes, q.bytes + q.hashes
 		}
 	}
 	seen := map[*item]bool{}
@@ -76,7 +76,11 @@ func (w *Watch) Bytes() (said, counted int) {
 			}
 		}
 	}
-	for _, list := range [][]*item{q.ready.front, q.ready.back, q.timers, q.confirmed} {
+	lists := [][]*item{q.timers, q.confirmed, q.ready.all()}
+	for _, r := range q.rules {
+		lists = append(lists, r.waiting.all())
+	}
+	for _, list := range lists {
 		for _, it := range list {
 			if it != nil && (it.key == nil || it.state == confirmed) {
 				add(it)
@@ -86,5 +90,13 @@ func (w *Watch) Bytes() (said, counted int) {
 	for it := range seen {
 		n += it.size
 	}
-	return q.bytes, n
+	return q.bytes + q.hashes, n
+}
+
+// all returns the items, in no order.
+func (l *lanes) all() (items []*item) {
+	for _, lane := range l.turn {
+		items = append(append(items, lane.front...), lane.back[lane.head:]...)
+	}
+	return items
 }

@@ -66,47 +66,52 @@ func (q *queue) passOver(s *shard, name store.Key) bool {
 	return is
 }
 
-// forget gives up messages that wait for their next attempt, the last ones first,
-// until half of the memory is free; those of keys that are read by themselves only
-// if the others do not suffice.
-func (q *queue) forget() {
-	q.forgetTimers(func(it *item) bool { return it.key == nil || it.key.behind == nil })
-	q.forgetTimers(func(*item) bool { return true })
+// forget gives up messages that wait for their next attempt or their rate, the last
+// ones first, of one tenant unless that is nil, while there is too much; those of
+// keys that are read by themselves only if the others do not suffice.
+func (q *queue) forget(of *tenant, over func() bool) {
+	if !over() {
+		return
+	}
+	may := func(it *item) bool { return of == nil || it.tenant == of }
+	q.forgetTimers(over, func(it *item) bool { return may(it) && (it.key == nil || it.key.behind == nil) })
+	q.forgetTimers(over, may)
+	q.forgetHeld(over, may)
 }
 
-func (q *queue) forgetTimers(may func(*item) bool) {
-	if q.bytes <= q.config.Memory/2 {
+func (q *queue) forgetTimers(over func() bool, may func(*item) bool) {
+	if !over() {
 		return
 	}
 	slices.SortFunc(q.timers, func(a, b *item) int { return b.due.Compare(a.due) })
 	q.timers = slices.DeleteFunc(q.timers, func(it *item) bool {
-		return q.bytes > q.config.Memory/2 && may(it) && q.forgetItem(it)
+		return over() && may(it) && q.forgetItem(it, it.due)
 	})
 	heap.Init(&q.timers)
 }
 
-// forgetItem gives up a message and all that is behind it. It reports whether it
-// could: not if some of its key is in flight.
-func (q *queue) forgetItem(it *item) bool {
+// forgetItem gives up a message and all that is behind it, to be read again when
+// it is due. It reports whether it could: not if some of its key is in flight.
+func (q *queue) forgetItem(it *item, due time.Time) bool {
 	s, k := it.shard, it.key
 	switch {
 	case k == nil:
-		q.bytes -= it.size
-		s.forgotten.note(1, it.due)
+		q.discharge(it)
+		s.forgotten.note(1, due)
 		return true
-	case k.listed != it || k.inFlight > 0:
+	case k.listed != it || k.inFlight > 0 || slices.ContainsFunc(k.items, func(it *item) bool { return it.state == dying }):
 		return false
 	}
 	for _, waiting := range k.items {
-		q.bytes -= waiting.size
+		q.discharge(waiting)
 	}
-	s.forgotten.note(len(k.items), it.due)
+	s.forgotten.note(len(k.items), due)
 	if s.forgotten.keys == nil {
 		s.forgotten.keys = map[uint64]struct{}{}
 	}
 	before := s.forgotten.size()
 	s.forgotten.keys[q.hash(k.name)] = struct{}{}
-	q.bytes += s.forgotten.size() - before
+	q.hashes += s.forgotten.size() - before
 	k.listed = nil
 	delete(s.keys, k.name)
 	if st := k.behind; st != nil {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/store"
 )
 
 // Hook is told what happens in a relay, for metrics and traces. A hook implements
@@ -45,6 +46,12 @@ type AvailabilityHook interface {
 	Availability(err error)
 }
 
+// DeadHook is told of each message that became a dead letter, once that is stored,
+// with what the broker said or else what was amiss.
+type DeadHook interface {
+	Died(m *outbox.Message, reason store.Reason, err string)
+}
+
 // hooks are the configured ones by what they implement, so that an event nobody
 // listens for costs nothing.
 type hooks struct {
@@ -54,6 +61,7 @@ type hooks struct {
 	settle  []SettleHook
 	lease   []LeaseHook
 	avail   []AvailabilityHook
+	dead    []DeadHook
 }
 
 func sortHooks(all []Hook) hooks {
@@ -65,6 +73,7 @@ func sortHooks(all []Hook) hooks {
 		h.settle = appendIf(h.settle, hook)
 		h.lease = appendIf(h.lease, hook)
 		h.avail = appendIf(h.avail, hook)
+		h.dead = appendIf(h.dead, hook)
 	}
 	return h
 }

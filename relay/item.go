@@ -13,11 +13,16 @@ type item struct {
 	gen    int       // of the shard, when it was read: void if the shard has another
 	key    *keyQueue // nil for a message without order
 	epoch  *epoch
+	tenant *tenant
+	rule   *rule // nil if its rate is not bounded
 	size   int
 	due    time.Time // not to be sent before; zero for at once
+	until  time.Time // not to be sent from then on; zero for no end
 	sent   time.Time
 	state  itemState
-	queued bool // stands in the ready list or among the timers, though perhaps not the one listed of its key
+	queued bool   // stands in one of the lists, though perhaps not the one listed of its key
+	held   bool   // waits for its rule
+	failed uint32 // how many failures were noted; only the last one counts
 }
 
 type itemState uint8
@@ -27,6 +32,7 @@ const (
 	inFlight
 	confirmed
 	returned // not confirmed, to be sent again
+	dying    // to become a dead letter, once that is written down
 )
 
 // itemOverhead is roughly what an item takes beside its message's variable parts.
@@ -57,7 +63,15 @@ type shard struct {
 	open  int // messages in flight, and answers that are not yet written down
 	keys  map[store.Key]*keyQueue
 
+	parked map[store.Key]struct{} // those of shards whose parked keys were asked for together; nil if unknown
+	doubt  int64                  // greatest position that may have been sent without an answer
+	told   int64                  // of doubt, to the store
+	last   int64                  // greatest position that was sent
+
 	forgotten forgotten
+	held      int       // items in memory
+	cut       int       // messages left in the store since begun
+	begun     time.Time // to be read from the start
 }
 
 // fate is what happens to a shard when nothing of it is open any more.
@@ -78,8 +92,18 @@ type keyQueue struct {
 	inFlight int
 	answered int
 	failed   bool    // one in flight was not confirmed: send no more until all are answered
-	listed   *item   // the one that stands in the ready list or among the timers
+	listed   *item   // the one that stands in the ready list, among the timers or with its rule
 	behind   *stream // reads what did not fit into memory; nil if all of the key is in the queue
+
+	park      bool // its messages join a dead letter of the key, once those in flight are answered
+	recording bool // the first inFlight are with the recorder, not with the broker
+	enlisted  bool // stands in the recorder's list
+}
+
+// waits tells that the next message of a key cannot be sent yet.
+func (k *keyQueue) waits() bool {
+	next := k.next()
+	return next != nil && !k.park && (next.held || !next.due.IsZero())
 }
 
 // next returns the first item that is not in flight, or nil.
@@ -90,61 +114,14 @@ func (k *keyQueue) next() *item {
 	return nil
 }
 
-// stream is a reader's place: of some shards, or of one key whose messages were
-// too many to hold.
+// stream is a reader's place: of some shards, or in them of one key or one tenant
+// whose messages were too many to hold.
 type stream struct {
 	shards store.ShardSet
 	key    *keyQueue
+	tenant *tenant
 	cursor store.Cursor
 	more   bool // another read at once finds more
-}
-
-// deque is a double-ended queue of items.
-type deque struct {
-	front []*item // reversed
-	back  []*item
-	head  int
-}
-
-func (d *deque) len() int { return len(d.front) + len(d.back) - d.head }
-
-func (d *deque) pushBack(it *item) { d.back = append(d.back, it) }
-
-func (d *deque) pushFront(it *item) { d.front = append(d.front, it) }
-
-func (d *deque) pop() *item {
-	if n := len(d.front); n > 0 {
-		it := d.front[n-1]
-		d.front[n-1] = nil
-		d.front = d.front[:n-1]
-		return it
-	}
-	if d.head == len(d.back) {
-		return nil
-	}
-	it := d.back[d.head]
-	d.back[d.head] = nil
-	d.head++
-	switch {
-	case d.head == len(d.back):
-		d.back, d.head = d.back[:0], 0
-	case d.head > 1024 && d.head > len(d.back)/2:
-		n := copy(d.back, d.back[d.head:])
-		clear(d.back[n:])
-		d.back, d.head = d.back[:n], 0
-	}
-	return it
-}
-
-// filter keeps the items for which want returns true, in order.
-func (d *deque) filter(want func(*item) bool) {
-	var kept []*item
-	for it := d.pop(); it != nil; it = d.pop() {
-		if want(it) {
-			kept = append(kept, it)
-		}
-	}
-	d.back, d.head = kept, 0
 }
 
 // timers is a heap of items by due time.

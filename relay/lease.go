@@ -42,14 +42,19 @@ func (r *run) claim(ctx context.Context) (store.Claim, error) {
 	// One that hangs leaves time for another before the lease ends.
 	ctx, cancel := context.WithTimeout(ctx, min(opTimeout, r.config.LeaseTTL/3))
 	defer cancel()
-	released := r.queue.releasable()
+	released, doubt := r.queue.releasable(), r.queue.doubts(false)
 	// The lease runs from when the database answers; counted from before the
 	// question it ends here first.
 	deadline := time.Now().Add(r.config.LeaseTTL - r.config.LeaseTTL/10)
 	claim, err := r.store.Claim(ctx, store.ClaimRequest{
 		Owner: r.owner, Name: r.config.Name, TTL: r.config.LeaseTTL, Release: released, Most: r.config.MaxShards,
+		Doubt: doubt, Rate: r.speed.of(r.stats.confirmed.Load()),
 	})
 	if err != nil {
+		return claim, err
+	}
+	r.queue.toldOf(doubt)
+	if err := r.askPauses(ctx); err != nil {
 		return claim, err
 	}
 	owned := r.queue.apply(claim, released, deadline)
@@ -58,4 +63,37 @@ func (r *run) claim(ctx context.Context) (store.Claim, error) {
 		hook.Leased(owned, claim.Relays)
 	}
 	return claim, nil
+}
+
+// askPauses learns what is held back. If it once knows, it goes by that as long as
+// it is told nothing else: an error must not cost the leases.
+func (r *run) askPauses(ctx context.Context) error {
+	list, err := r.store.Pauses(ctx)
+	switch {
+	case err == nil:
+		r.queue.setPauses(list)
+		r.pausesKnown = true
+	case r.pausesKnown && ctx.Err() == nil:
+		r.config.Logger.Warn("relay could not ask what is paused", "error", err)
+	case !r.pausesKnown:
+		return err
+	}
+	return nil
+}
+
+// speed measures a rate between calls.
+type speed struct {
+	count int64
+	at    time.Time
+}
+
+// of returns by how much count grew a second since the last call.
+func (s *speed) of(count int64) float64 {
+	now := time.Now()
+	was := *s
+	*s = speed{count, now}
+	if elapsed := now.Sub(was.at).Seconds(); !was.at.IsZero() && elapsed > 0 {
+		return float64(count-was.count) / elapsed
+	}
+	return 0
 }

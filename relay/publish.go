@@ -2,6 +2,11 @@ package relay
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/outbox-go/outbox"
@@ -40,22 +45,59 @@ func (r *run) publish(ctx context.Context, batch []*item) {
 			r.queue.unsend(batch[i:])
 			return
 		}
-		for _, hook := range r.hooks.publish {
-			hook.Publishing(&it.row.Message)
-		}
-		r.publisher.Publish(ctx, &it.row.Message, func(err error) { r.answered(it, err) })
+		r.publishOne(ctx, it)
 	}
 }
 
-func (r *run) answered(it *item, err error) {
+func (r *run) publishOne(ctx context.Context, it *item) {
+	m := &it.row.Message
+	if r.config.Transform != nil {
+		var err error
+		if m, err = r.transformed(ctx, m); err != nil {
+			r.stats.answered(err)
+			r.tell(r.queue.unsendable(it, err), err)
+			return
+		}
+	}
+	for _, hook := range r.hooks.publish {
+		hook.Publishing(m)
+	}
+	r.publisher.Publish(ctx, m, func(err error) { r.answered(it, m, err) })
+}
+
+// transformed returns a copy of a message as it is to be sent. What is wrong with it
+// is not the broker's doing.
+func (r *run) transformed(ctx context.Context, original *outbox.Message) (m *outbox.Message, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = &outbox.PanicError{Value: value, Stack: debug.Stack()}
+			r.config.Logger.Error("transform panicked", "id", original.ID, "topic", original.Topic, "error", err, "stack", string(debug.Stack()))
+		}
+		if err != nil && !errors.Is(err, outbox.ErrUnavailable) && !errors.Is(err, outbox.ErrRefused) {
+			err = outbox.Invalid(err)
+		}
+		if err != nil {
+			err = fmt.Errorf("transform: %w", err)
+		}
+	}()
+	msg := *original
+	msg.Headers, msg.Payload = maps.Clone(original.Headers), slices.Clone(original.Payload)
+	return &msg, r.config.Transform(ctx, &msg)
+}
+
+func (r *run) answered(it *item, m *outbox.Message, err error) {
 	if len(r.hooks.answer) > 0 {
 		took := time.Since(it.sent)
 		for _, hook := range r.hooks.answer {
-			hook.Answered(&it.row.Message, took, err)
+			hook.Answered(m, took, err)
 		}
 	}
 	r.stats.answered(err)
-	switch r.queue.answered(it, err) {
+	r.tell(r.queue.answered(it, err), err)
+}
+
+func (r *run) tell(went availability, err error) {
+	switch went {
 	case wentAway:
 		r.config.Logger.Warn("broker unavailable; the relay probes until it is back", "error", err)
 		r.tellAvailability(err)

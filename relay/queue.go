@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"errors"
 	"hash/maphash"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -22,29 +21,40 @@ type queue struct {
 	shards   []shard
 	streams  []*stream
 	fresh    store.ShardSet // to be read from the start
-	ready    deque          // what may be sent now
+	known    store.ShardSet // of fresh: their parked keys are
+	looked   time.Time      // when streams that had come to the end were read last
+	again    bool           // another stream has more than those that are read now
+	ready    lanes          // what may be sent now
 	timers   timers         // what may be sent later
+	rules    []*rule        // bound rates
 	bytes    int            // of all items that are not settled or dropped
+	hashes   int            // bytes of the hashes of forgotten keys
 	full     bool           // the reader waits for room
 	inFlight int
 	settling int // confirmed, and not yet deleted
 
 	confirmed []*item
 	refused   []refusal
-	unwritten int       // refusals, those that are being written included
-	firstDone time.Time // of confirmed
+	parking   []*keyQueue // whose messages join a dead letter
+	unwritten int         // refusals, those that are being written included
+	firstDone time.Time   // of confirmed
+
+	tenants  map[string]*tenant // of items, and those that are read by themselves
+	noTenant *tenant            // in tenants, too
+	splits   []*tenant          // that are read by themselves
+	tenanted bool               // there was a message of another tenant
+	pauses   []store.Pause
 
 	breaker  breaker
 	deadline time.Time // of the leases, by the local clock; publishing stops at it
+	claimed  time.Time // until when they hold for all that is known; not changed by suspend
+	progress time.Time // something was dealt with, or there was nothing to do until then
 	stopping bool      // send nothing more
 
-	publishWake, readWake, settleWake, recordWake, leaseWake signal
-}
+	readFault error     // of the last read
+	readSince time.Time // reads fail
 
-// refusal is a failure to be written down.
-type refusal struct {
-	it      *item
-	failure store.Failure
+	publishWake, readWake, settleWake, recordWake, leaseWake signal
 }
 
 func newQueue(config *Config, shards int) *queue {
@@ -54,7 +64,11 @@ func newQueue(config *Config, shards int) *queue {
 		shards:      make([]shard, shards),
 		breaker:     breaker{least: config.UnavailableBackoff, most: config.MaxUnavailableBackoff},
 		publishWake: newSignal(), readWake: newSignal(), settleWake: newSignal(), recordWake: newSignal(),
-		leaseWake: newSignal(),
+		leaseWake: newSignal(), noTenant: &tenant{},
+	}
+	q.tenants = map[string]*tenant{"": q.noTenant}
+	for i := range config.Rates {
+		q.rules = append(q.rules, newRule(&config.Rates[i]))
 	}
 	for i := range q.shards {
 		q.shards[i].lease.Shard = uint8(i) //nolint:gosec // at most 64
@@ -62,38 +76,16 @@ func newQueue(config *Config, shards int) *queue {
 	return q
 }
 
-// list puts what can be sent next of a key, or a message without one, where the
-// publisher finds it.
-func (q *queue) list(it *item, first bool) {
-	if it.key != nil {
-		it.key.listed = it
-	}
-	if it.queued {
-		q.publishWake.set()
-		return // from before its key failed
-	}
-	it.queued = true
-	switch {
-	case !it.due.IsZero() && time.Until(it.due) > 0:
-		heap.Push(&q.timers, it)
-	case first:
-		q.ready.pushFront(it)
-	default:
-		q.ready.pushBack(it)
-	}
-	q.publishWake.set()
+// idle tells that there is nothing to send or to write down.
+func (q *queue) idle() bool {
+	return q.ready.len() == 0 && q.inFlight+q.settling+q.unwritten == 0 && len(q.parking) == 0
 }
 
-// listNext lists the next message of a key, if it may be sent.
-func (q *queue) listNext(k *keyQueue, first bool) {
-	it := k.next()
-	if it == nil || k.listed != nil || k.failed {
-		return
+// begin notes the time if there was nothing to do until now.
+func (q *queue) begin() {
+	if q.idle() {
+		q.progress = time.Now()
 	}
-	if k.inFlight > 0 && !(q.pipelined(it) && q.pipelined(k.items[k.inFlight-1])) {
-		return
-	}
-	q.list(it, first)
 }
 
 func (q *queue) pipelined(it *item) bool {
@@ -115,34 +107,78 @@ func (q *queue) take(items []*item, most int) (taken []*item, wait time.Duration
 		return items, 0
 	}
 	for len(q.timers) > 0 && !q.timers[0].due.After(now) {
+		q.begin()
 		q.ready.pushBack(heap.Pop(&q.timers).(*item))
 	}
 	room := min(most, q.config.Window-q.inFlight, q.config.Window+q.config.SettleBatch-q.inFlight-q.settling)
 	room, wait = q.breaker.limit(room, q.inFlight, now)
 	for room > 0 {
-		it := q.ready.pop()
+		it := q.pop(now)
 		if it == nil {
 			break
 		}
-		it.queued = false
-		if it.void() || it.key != nil && it.key.listed != it {
-			continue // dropped, or put back behind another meanwhile
+		if q.maySend(it, now) {
+			q.send(it, now)
+			items = append(items, it)
+			room--
 		}
-		q.send(it, now)
-		items = append(items, it)
-		room--
 	}
-	if len(items) == 0 && len(q.timers) > 0 {
-		if next := q.timers[0].due.Sub(now); wait == 0 || next < wait {
-			wait = next
-		}
+	if len(items) == 0 {
+		wait = q.soonest(wait, now)
 	}
 	return items, wait
 }
 
+// pop takes out what comes next: first what has waited for its rate.
+func (q *queue) pop(now time.Time) *item {
+	for _, r := range q.rules {
+		if r.waiting.len() > 0 && r.allows(now) {
+			return r.waiting.pop()
+		}
+	}
+	return q.ready.pop()
+}
+
+// maySend puts aside what is not to be sent now.
+func (q *queue) maySend(it *item, now time.Time) bool {
+	it.queued, it.held = false, false
+	switch {
+	case it.void() || it.key != nil && it.key.listed != it:
+		return false // dropped, or put back behind another meanwhile
+	case !it.until.IsZero() && !now.Before(it.until):
+		q.expire(it)
+		return false
+	case it.rule != nil && !it.rule.spend(now):
+		q.hold(it)
+		return false
+	}
+	return true
+}
+
+// soonest returns how long until something may be sent, given what else there is to
+// wait for; zero for until a signal.
+func (q *queue) soonest(wait time.Duration, now time.Time) time.Duration {
+	sooner := func(next time.Duration) {
+		if wait == 0 || next < wait {
+			wait = next
+		}
+	}
+	if len(q.timers) > 0 {
+		sooner(q.timers[0].due.Sub(now))
+	}
+	for _, r := range q.rules {
+		if r.waiting.len() > 0 {
+			sooner(r.next(now))
+		}
+	}
+	return wait
+}
+
 func (q *queue) send(it *item, now time.Time) {
+	q.begin()
 	it.state, it.sent, it.due = inFlight, now, time.Time{}
 	it.shard.open++
+	it.shard.last = max(it.shard.last, it.row.Position)
 	q.inFlight++
 	if it.key != nil {
 		it.key.listed = nil
@@ -167,20 +203,43 @@ func (q *queue) answered(it *item, err error) (went availability) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
-	q.inFlight--
 	switch {
 	case err == nil:
+		q.inFlight--
+		q.progress = now
 		went = q.breaker.worked()
 		q.confirm(it, now)
 	case errors.Is(err, outbox.ErrUnavailable):
-		went = q.breaker.failed(now)
-		q.giveBack(it)
-		q.closeOne(it.shard)
+		it.shard.doubt = max(it.shard.doubt, it.row.Position)
+		went = q.unavailable(it, err, now)
 	default:
+		q.inFlight--
+		q.progress = now
 		went = q.breaker.worked()
 		q.refuse(it, err)
 	}
 	q.publishWake.set()
+	return went
+}
+
+// unsendable records why a message that was taken cannot be sent.
+func (q *queue) unsendable(it *item, err error) (went availability) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.publishWake.set()
+	if errors.Is(err, outbox.ErrUnavailable) {
+		return q.unavailable(it, err, time.Now())
+	}
+	q.inFlight--
+	q.refuse(it, err)
+	return unchanged
+}
+
+func (q *queue) unavailable(it *item, err error, now time.Time) availability {
+	q.inFlight--
+	went := q.breaker.failed(err, now)
+	q.giveBack(it)
+	q.closeOne(it.shard)
 	return went
 }
 
@@ -199,99 +258,4 @@ func (q *queue) confirm(it *item, now time.Time) {
 		it.key.answered++
 		q.advance(it.key)
 	}
-}
-
-// refuse counts an attempt and lets the message wait.
-func (q *queue) refuse(it *item, err error) {
-	it.row.Attempts++
-	it.row.LastError = err.Error()
-	delay := q.refusedDelay(it.row.Attempts)
-	it.due = time.Now().Add(delay)
-	q.refused = append(q.refused, refusal{it, store.Failure{
-		Ref: it.ref(), Lease: it.shard.lease, Attempts: it.row.Attempts, Error: it.row.LastError, RetryIn: delay,
-	}})
-	q.unwritten++
-	q.recordWake.set()
-	q.giveBack(it)
-	if q.full && q.ready.len() < q.config.Window {
-		q.readWake.set() // it may be forgotten
-	}
-}
-
-// refusedDelay doubles with each attempt, less a random part of up to a half.
-func (q *queue) refusedDelay(attempts int) time.Duration {
-	delay := q.config.RefusedBackoff
-	for range attempts - 1 {
-		if delay *= 2; delay >= q.config.MaxRefusedBackoff {
-			delay = q.config.MaxRefusedBackoff
-			break
-		}
-	}
-	if delay < 2 {
-		return delay
-	}
-	return delay - rand.N(delay/2)
-}
-
-// giveBack returns a message that was not confirmed to its place.
-func (q *queue) giveBack(it *item) {
-	it.state = returned
-	switch {
-	case it.void():
-		q.bytes -= it.size
-	case it.key == nil:
-		it.state = waiting
-		q.list(it, true)
-	default:
-		it.key.answered++
-		it.key.failed, it.key.listed = true, nil
-		q.advance(it.key)
-	}
-}
-
-// advance lets a key go on: behind what was confirmed, or, once all that was in
-// flight is answered, from the first that was not.
-func (q *queue) advance(k *keyQueue) {
-	if !k.failed {
-		for k.inFlight > 0 && k.items[0].state == confirmed {
-			k.items[0] = nil
-			k.items = k.items[1:]
-			k.inFlight--
-			k.answered--
-		}
-		q.settleKey(k)
-		return
-	}
-	if k.answered < k.inFlight {
-		return
-	}
-	left := k.items[:0:0]
-	for _, it := range k.items {
-		if it.state != confirmed {
-			it.state = waiting
-			left = append(left, it)
-		}
-	}
-	k.items, k.inFlight, k.answered, k.failed = left, 0, 0, false
-	k.listed = nil
-	q.listNext(k, true)
-}
-
-// settleKey lists what comes next of a key, forgets a key of which there is
-// nothing left, and wakes the reader for one whose rest is still in the store.
-func (q *queue) settleKey(k *keyQueue) {
-	if k.behind != nil && len(k.items)-k.inFlight < spillLow {
-		q.readWake.set()
-	}
-	if len(k.items) > 0 || k.behind != nil {
-		q.listNext(k, false)
-		return
-	}
-	delete(k.shard.keys, k.name)
-}
-
-// closeOne notes that one thing less of a shard is open.
-func (q *queue) closeOne(s *shard) {
-	s.open--
-	q.meetFate(s)
 }

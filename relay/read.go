@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -18,13 +19,12 @@ func (r *run) readLoop(ctx context.Context) {
 	for ctx.Err() == nil {
 		if r.config.SweepInterval > 0 && time.Now().After(sweep) {
 			sweep = time.Now().Add(r.config.SweepInterval)
-			if r.queue.sweepable() {
-				r.queue.restartAll()
-			}
+			r.queue.sweep()
 		}
 		reread := r.queue.reread()
 		began := time.Now()
 		found, err := r.readOnce(ctx)
+		r.queue.noteRead(err)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -66,6 +66,9 @@ type found struct {
 
 // readOnce reads what the queue has room for.
 func (r *run) readOnce(ctx context.Context) (found, error) {
+	if err := r.learnParked(ctx); err != nil {
+		return found{}, err
+	}
 	streams, requests := r.queue.plan()
 	if len(requests) == 0 {
 		return found{}, nil
@@ -88,6 +91,22 @@ func (r *run) readOnce(ctx context.Context) (found, error) {
 	}
 	_, more := r.queue.admit(streams, requests, pages)
 	return found{true, rows, more, pages[0].Horizon}, nil
+}
+
+// learnParked asks for the parked keys of shards that are to be read from the start.
+func (r *run) learnParked(ctx context.Context) error {
+	shards, gens := r.queue.unknown()
+	if shards == 0 {
+		return nil
+	}
+	return r.withTimeout(ctx, func(ctx context.Context) error {
+		keys, err := r.store.Parked(ctx, shards)
+		if err != nil {
+			return fmt.Errorf("parked keys: %w", err)
+		}
+		r.queue.know(shards, gens, keys)
+		return nil
+	})
 }
 
 // noteLoad turns the notifications off and on, by how many rows are read.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,6 +25,7 @@ type Relay struct {
 	fault     error // of the config
 
 	running sync.Mutex
+	current atomic.Pointer[queue] // while Run runs
 	stats   stats
 }
 
@@ -109,11 +111,16 @@ type run struct {
 	queue *queue
 	arm   armer
 	poll  poll
+
+	speed       speed // these two are the lease loop's
+	pausesKnown bool
 }
 
 // loops runs all loops: those that take in end with ctx, those that write down when
 // all is written down or the time for it is over.
 func (r *run) loops(ctx context.Context) error {
+	r.current.Store(r.queue)
+	defer r.current.Store(nil)
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	var front, back sync.WaitGroup
@@ -123,6 +130,10 @@ func (r *run) loops(ctx context.Context) error {
 	front.Go(func() { r.listenLoop(ctx) })
 	front.Go(func() { r.readLoop(ctx) })
 	front.Go(func() { r.publishLoop(ctx) })
+	front.Go(func() { r.promoteLoop(ctx) })
+	if r.config.Keep != 0 {
+		front.Go(func() { r.purgeLoop(ctx) })
+	}
 	<-ctx.Done()
 	r.queue.stop()
 	front.Wait()
@@ -132,7 +143,7 @@ func (r *run) loops(ctx context.Context) error {
 	r.stats.leased(0, 0)
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(opTimeout, r.config.LeaseTTL))
 	defer cancel()
-	if leaveErr := r.store.Leave(leave, r.owner, nil); leaveErr != nil {
+	if leaveErr := r.store.Leave(leave, r.owner, r.queue.doubts(true)); leaveErr != nil {
 		r.config.Logger.Warn("relay could not give back its shards; they come free when their leases expire", "error", leaveErr)
 	}
 	return err

@@ -110,6 +110,9 @@ func (b *bench) startOn(s relay.Store, p outbox.Publisher, config *relay.Config)
 		c = *config
 	}
 	c.Logger = slog.New(slog.DiscardHandler)
+	if c.MaxAttempts == 0 {
+		c.MaxAttempts = 1_000_000 // most tests refuse a message until they have seen enough
+	}
 	ctx, cancel := context.WithCancel(b.t.Context())
 	r = relay.New(s, p, &c)
 	done := make(chan error, 1)

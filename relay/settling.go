@@ -1,10 +1,6 @@
 package relay
 
-import (
-	"time"
-
-	"github.com/outbox-go/outbox/store"
-)
+import "time"
 
 // collect returns the confirmed messages to delete now: all there are, if they
 // fill half a batch or the first of them has waited long enough, or flush is set.
@@ -36,64 +32,21 @@ func (q *queue) settled(items []*item) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.settling -= len(items)
+	q.progress = time.Now()
 	for _, it := range items {
-		q.bytes -= it.size
+		q.discharge(it)
 		q.closeOne(it.shard)
 	}
 	q.publishWake.set()
-	if q.full && (q.free() >= q.config.Memory/4 || q.inFlight+q.settling == 0) {
+	q.freed()
+}
+
+// freed wakes the reader if it waits for room and there is enough.
+func (q *queue) freed() {
+	if q.full && (q.free() >= q.config.Memory/4 || q.inFlight+q.settling+q.unwritten == 0) {
 		q.full = false
 		q.readWake.set()
 	}
-}
-
-// collectRefused returns the refusals to be written down. Those of shards that
-// were lost meanwhile are the new owner's to find, and of several of one message the
-// last one counts.
-func (q *queue) collectRefused() []refusal {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var due []refusal
-	for _, r := range q.refused {
-		if r.it.void() || r.failure.Attempts != r.it.row.Attempts {
-			q.written(r)
-			continue
-		}
-		due = append(due, r)
-	}
-	q.refused = nil
-	return due
-}
-
-// recorded forgets refusals that were written down.
-func (q *queue) recorded(refusals []refusal) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, r := range refusals {
-		q.written(r)
-	}
-}
-
-// written notes that a refusal is dealt with.
-func (q *queue) written(r refusal) {
-	q.unwritten--
-	q.closeOne(r.it.shard)
-	q.publishWake.set() // drain may wait for it
-}
-
-// unrecorded keeps refusals to be written down later.
-func (q *queue) unrecorded(refusals []refusal) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.refused = append(refusals, q.refused...)
-}
-
-func failuresOf(refusals []refusal) []store.Failure {
-	failures := make([]store.Failure, len(refusals))
-	for i, r := range refusals {
-		failures[i] = r.failure
-	}
-	return failures
 }
 
 // stop lets nothing more be sent or read.

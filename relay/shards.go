@@ -8,12 +8,12 @@ import (
 )
 
 // apply takes over what a claim says: begins shards that are new, drops those that
-// are lost, and starts to give back what exceeds the even share. deadline is when
-// the leases end by the local clock.
+// are lost, and starts to give back what is wanted or exceeds the even share.
+// deadline is when the leases end by the local clock.
 func (q *queue) apply(claim store.Claim, released store.ShardSet, deadline time.Time) (owned int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.deadline = deadline
+	q.deadline, q.claimed = deadline, deadline
 	for _, s := range released.Slice() {
 		q.shards[s].owned, q.shards[s].fate = false, keep
 	}
@@ -23,6 +23,7 @@ func (q *queue) apply(claim store.Claim, released store.ShardSet, deadline time.
 		s := &q.shards[lease.Shard]
 		if !s.owned || s.lease != lease {
 			s.owned, s.lease = true, lease
+			s.doubt, s.told, s.last = 0, 0, 0
 			q.drop(s, restart)
 		}
 	}
@@ -33,6 +34,8 @@ func (q *queue) apply(claim store.Claim, released store.ShardSet, deadline time.
 		case s.owned && !held.Has(s.lease.Shard):
 			s.owned = false
 			q.drop(s, keep)
+		case s.owned && s.fate != release && claim.Wanted.Has(s.lease.Shard):
+			q.drop(s, release)
 		case s.owned && s.fate != release:
 			active = append(active, s)
 		}
@@ -54,16 +57,16 @@ func (q *queue) drop(s *shard, then fate) {
 	for _, k := range s.keys {
 		for _, it := range k.items {
 			if it.state == waiting || it.state == returned {
-				q.bytes -= it.size
+				q.discharge(it)
 			}
 		}
 	}
 	s.keys = map[store.Key]*keyQueue{}
-	q.bytes -= s.forgotten.size()
-	s.forgotten = forgotten{}
+	q.hashes -= s.forgotten.size()
+	s.forgotten, s.parked, s.cut = forgotten{}, nil, 0
 	s.fate = then
 	only := store.ShardSet(0).With(s.lease.Shard)
-	q.fresh = q.fresh.Without(only)
+	q.fresh, q.known = q.fresh.Without(only), q.known.Without(only)
 	kept := q.streams[:0]
 	for _, st := range q.streams {
 		if st.shards = st.shards.Without(only); st.shards != 0 {
@@ -79,11 +82,15 @@ func (q *queue) drop(s *shard, then fate) {
 func (q *queue) dropVoid() {
 	valid := func(it *item) bool {
 		if it.void() && it.key == nil {
-			q.bytes -= it.size
+			q.discharge(it)
 		}
 		return !it.void()
 	}
 	q.ready.filter(valid)
+	for _, r := range q.rules {
+		r.waiting.filter(valid)
+	}
+	q.unsplit()
 	kept := make(timers, 0, len(q.timers))
 	for _, it := range q.timers {
 		if valid(it) {
@@ -104,9 +111,41 @@ func (q *queue) meetFate(s *shard) {
 	case release:
 		q.leaseWake.set()
 	case restart:
-		s.fate = keep
+		s.fate, s.begun = keep, time.Now()
 		q.fresh = q.fresh.With(s.lease.Shard)
 		q.readWake.set()
+	}
+}
+
+// unknown returns the shards to be read from the start whose parked keys are yet to
+// be asked for.
+func (q *queue) unknown() (shards store.ShardSet, gens []int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if shards = q.fresh.Without(q.known); shards == 0 {
+		return 0, nil
+	}
+	for i := range q.shards {
+		gens = append(gens, q.shards[i].gen)
+	}
+	return shards, gens
+}
+
+// know takes over the parked keys of shards that are still to be read from the
+// start. gens are their gens from before the store was asked.
+func (q *queue) know(shards store.ShardSet, gens []int, keys []store.Key) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	parked := make(map[store.Key]struct{}, len(keys))
+	for _, key := range keys {
+		parked[key] = struct{}{}
+	}
+	for i := range q.shards {
+		s := &q.shards[i]
+		if shards.Has(s.lease.Shard) && q.fresh.Has(s.lease.Shard) && s.gen == gens[i] {
+			s.parked = parked
+			q.known = q.known.With(s.lease.Shard)
+		}
 	}
 }
 
