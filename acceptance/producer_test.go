@@ -284,13 +284,13 @@ func TestP07_MapperFails(t *testing.T) {
 	}
 }
 
-// steps are those of a runner: the first fails, the second panics.
-type steps struct {
+// faultySteps are those of a runner: the first fails, the second panics.
+type faultySteps struct {
 	p            *relay.Producer[box]
 	begins, ends []time.Time
 }
 
-func (s *steps) step(ctx context.Context) error {
+func (s *faultySteps) step(ctx context.Context) error {
 	s.begins = append(s.begins, time.Now())
 	defer func() { s.ends = append(s.ends, time.Now()) }()
 	switch len(s.begins) {
@@ -308,7 +308,7 @@ func TestP13_RunnersIntervalAndStop(t *testing.T) {
 	eachSystem(t, func(t *testing.T, s *system) {
 		r := s.startWorker(t)
 		source := s.newBoxes(t)
-		run := &steps{p: relay.NewProducer(source, unbox, s.toBroker(t), nil)}
+		run := &faultySteps{p: relay.NewProducer(source, unbox, s.toBroker(t), nil)}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		ended := make(chan struct{})
