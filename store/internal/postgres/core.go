@@ -22,6 +22,9 @@ type Core struct {
 	names *Names
 	wakes Wakes
 
+	// within tells that db is a transaction of the caller's.
+	within bool
+
 	// leased tells that the route's leases have been made.
 	leased atomic.Bool
 
@@ -67,11 +70,8 @@ func NewCore(db DB, names *Names, wakes Wakes) *Core {
 	}
 }
 
-// On returns a Core for a route on db, which is the same database.
-func (c *Core) On(db DB, route string) *Core { return NewCore(db, c.names.WithRoute(route), c.wakes) }
-
-// Route returns a Core for another route.
-func (c *Core) Route(name string) *Core { return c.On(c.db, name) }
+// Route returns a Core for another route of the same database.
+func (c *Core) Route(name string) *Core { return NewCore(c.db, c.names.WithRoute(name), c.wakes) }
 
 // id is what stands for a relay in the tables: of each route another one, should it
 // drain several.

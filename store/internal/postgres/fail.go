@@ -25,7 +25,7 @@ WHERE m.position = ANY ($1::bigint[]) AND m.position = u.position AND m.id = u.i
 
 	burySQL = `WITH u AS (
 	SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::integer[], $4::text[], $5::text[], $6::boolean[])
-		AS u (position, id, attempts, error, reason, park)
+		WITH ORDINALITY AS u (position, id, attempts, error, reason, park, place)
 ), gone AS (
 	DELETE FROM {message} m WHERE m.position = ANY ($1::bigint[]) AND m.route = {route}
 		AND (m.position, m.id) IN (SELECT u.position, u.id FROM u)
@@ -35,7 +35,7 @@ INSERT INTO {dead} (position, id, topic, key, tenant, type, version, content_typ
 	attempts, last_error, reason, parked)
 SELECT g.position, g.id, g.topic, nullif(g.key, ''), g.tenant, g.type, g.version, g.content_type, g.headers, g.payload, g.created_at,
 	g.deliver_at, g.expires_at, g.route, u.attempts, u.error, u.reason, u.park AND coalesce(g.key, '') <> ''
-FROM gone g JOIN u ON u.position = g.position AND u.id = g.id ORDER BY g.position`
+FROM gone g JOIN u ON u.position = g.position AND u.id = g.id ORDER BY u.place`
 
 	// parkedSQL goes from key to key by the index, however many dead letters each
 	// has.

@@ -14,13 +14,14 @@ import (
 // locks it FOR NO KEY UPDATE, who changes its token FOR UPDATE: the first goes
 // together with the lock of [Core.Fail], the second does not.
 type claimSQL struct {
-	make, join, forget, incarnation, own, await string
-	doubt, release, renew, alive, acquire       string
-	leave                                       string
+	made, make, join, forget, incarnation, own, await string
+	doubt, release, renew, alive, acquire             string
+	leave                                             string
 }
 
 func newClaimSQL(n *Names) claimSQL {
 	return claimSQL{
+		made: n.SQL(`SELECT count(*) FROM {lease} WHERE route = {route}`),
 		make: n.SQL(`INSERT INTO {lease} (route, shard) SELECT {route}, generate_series(0, 63) ON CONFLICT DO NOTHING`),
 
 		join: n.SQL(`INSERT INTO {relay} AS r (id, route, name, most, busy, expires_at, rate)
@@ -81,30 +82,46 @@ ON CONFLICT (one) DO UPDATE SET system = excluded.system, id = excluded.id WHERE
 // Claim renews, releases and takes leases; see relay.Store.
 func (c *Core) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, error) {
 	var claim store.Claim
-	err := c.db.InTx(ctx, ReadWrite, func(q Querier) error {
+	leased := c.names.Route == "" || c.leased.Load()
+	err := c.db.InTx(ctx, ReadWrite, func(q Querier) (err error) {
 		claim = store.Claim{}
+		if !leased {
+			if leased, err = c.makeLeases(ctx, q); err != nil {
+				return err
+			}
+		}
 		return c.claimIn(ctx, q, r, &claim)
 	})
 	if err != nil {
 		return store.Claim{}, fmt.Errorf("claim shards: %w", err)
 	}
-	c.leased.Store(true)
+	c.leased.Store(leased)
 	return claim, nil
+}
+
+// makeLeases makes those of a route that is new, and reports whether they are there.
+// One in a transaction of a user's would have all others wait for its end: who does
+// not get the lock comes again.
+func (c *Core) makeLeases(ctx context.Context, q Querier) (there bool, err error) {
+	var n int
+	if _, err := queryRow(ctx, q, c.claim.made, nil, &n); err != nil || n == Shards {
+		return n == Shards, err
+	}
+	alone, err := c.alone(ctx, q, "route "+c.names.Route)
+	if err != nil || !alone {
+		return false, err
+	}
+	return true, q.Exec(ctx, c.claim.make)
 }
 
 func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, claim *store.Claim) error {
 	owner, ttl := c.id(r.Owner), r.TTL.Microseconds()
-	if c.names.Route != "" && !c.leased.Load() {
-		if err := q.Exec(ctx, c.claim.make); err != nil {
-			return err
-		}
-	}
 	if !r.Guest {
 		if err := c.join(ctx, q, r); err != nil {
 			return err
 		}
 	}
-	if err := q.Exec(ctx, c.claim.incarnation); err != nil {
+	if err := c.incarnate(ctx, q); err != nil {
 		return err
 	}
 	own, err := c.own(ctx, q, owner)
@@ -130,6 +147,15 @@ func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, cla
 	}
 	slices.SortFunc(claim.Leases, func(a, b store.Lease) int { return cmp.Compare(a.Shard, b.Shard) })
 	return nil
+}
+
+// incarnate sets the mark that a crash of the server removes. In a transaction of the
+// caller's, whose cursors end with it, nobody needs it, and others would wait for it.
+func (c *Core) incarnate(ctx context.Context, q Querier) error {
+	if c.within {
+		return nil
+	}
+	return q.Exec(ctx, c.claim.incarnation)
 }
 
 // join notes that the relay is alive.

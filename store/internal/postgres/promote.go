@@ -38,7 +38,7 @@ SELECT count(*) FROM moved`
 INSERT INTO {message} (id, topic, key, tenant, type, version, content_type, headers, payload, created_at, deliver_at, expires_at, route)
 SELECT g.id, g.topic, g.key, g.tenant, g.type, g.version, g.content_type, g.headers, g.payload, g.created_at, g.deliver_at, g.expires_at, way.route
 FROM gone g JOIN way ON way.position = g.position AND way.id = g.id
-ORDER BY g.position, way.place`
+ORDER BY way.place`
 
 	// elsewhere is how soon to ask again while another one promotes what is due.
 	elsewhere = 50 * time.Millisecond
@@ -95,10 +95,7 @@ func (c *Core) nextDueIn(ctx context.Context, q Querier) (time.Duration, error) 
 	if _, err := queryRow(ctx, q, c.nextDue, nil, &micros); err != nil {
 		return 0, err
 	}
-	if micros == never || micros > int64(store.Never/time.Microsecond) {
-		return store.Never, nil
-	}
-	return time.Duration(micros) * time.Microsecond, nil
+	return duration(micros), nil
 }
 
 // Dispatch has messages take routes; see relay.Store.

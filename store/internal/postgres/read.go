@@ -104,7 +104,7 @@ func (c *Core) startAll(ctx context.Context, requests []store.ReadRequest) error
 			if err := c.db.Exec(ctx, c.freeze); err != nil {
 				return err
 			}
-			return c.db.Exec(ctx, c.claim.incarnation)
+			return c.incarnate(ctx, c.db)
 		}
 	}
 	return nil
@@ -123,7 +123,7 @@ func (c *Core) read(ctx context.Context, scan ScanFunc, r store.ReadRequest) (st
 	if atTail(seen, epoch) {
 		settings, sql, args = ByIndex, c.readTail, tailArgs(r, seen)
 	}
-	p := pageReader{request: r, route: c.names.Route}
+	p := pageReader{request: r, route: c.names.Route, within: c.within}
 	if err := scan(ctx, settings, sql, args, p.scan); err != nil {
 		return store.Page{}, err
 	}
@@ -189,6 +189,7 @@ func pageArgs(r store.ReadRequest, seen, epoch snapshot) []any {
 type pageReader struct {
 	request               store.ReadRequest
 	route                 string
+	within                bool
 	snapshot, incarnation *string
 	rows                  []store.Row
 	bytes                 int
@@ -232,6 +233,9 @@ func (p *pageReader) scan(rows Rows) error {
 func (p *pageReader) page(seen, epoch snapshot) (store.Page, error) {
 	if p.snapshot == nil {
 		return store.Page{}, fmt.Errorf("the snapshot is missing from the result")
+	}
+	if p.incarnation == nil && p.within {
+		p.incarnation = new(string)
 	}
 	if p.incarnation == nil || (seen.text != "" && seen.incarnation != *p.incarnation) ||
 		(epoch.text != "" && epoch.incarnation != *p.incarnation) {

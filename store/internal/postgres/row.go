@@ -23,8 +23,15 @@ type timing struct {
 	deliverAt, expiresAt *time.Time
 }
 
-// never is the waiting time of a blocked message in the result of a statement.
-const never = int64(1<<63 - 1)
+// duration returns microseconds as a duration, [store.Never] for what is longer than
+// can be said; of blocked messages statements return the greatest number.
+func duration(micros int64) time.Duration {
+	const most = int64(store.Never / time.Microsecond)
+	if micros > most {
+		return store.Never
+	}
+	return time.Duration(max(micros, -most)) * time.Microsecond
+}
 
 // dest returns where the columns of a read go.
 func (m *message) dest(id **uuid.UUID, t *timing) []any {
@@ -40,15 +47,12 @@ func (m *message) finish(id *uuid.UUID, t *timing, route string) store.Row {
 	row.ID, row.Route = id.String(), route
 	row.CreatedAt = row.CreatedAt.UTC()
 	row.Shard = uint8(m.shard) //nolint:gosec // the column's values are 0 to 63
-	row.RetryIn = time.Duration(t.retryIn) * time.Microsecond
-	if t.retryIn == never {
-		row.RetryIn = store.Never
-	}
+	row.RetryIn = duration(t.retryIn)
 	if t.deliverAt != nil {
 		row.DeliverAt = t.deliverAt.UTC()
 	}
 	if t.expiresAt != nil {
-		row.ExpiresAt, row.ExpiresIn = t.expiresAt.UTC(), time.Duration(t.expiresIn)*time.Microsecond
+		row.ExpiresAt, row.ExpiresIn = t.expiresAt.UTC(), duration(t.expiresIn)
 	}
 	if m.headers != "" {
 		row.Headers = parseHeaders(m.headers)

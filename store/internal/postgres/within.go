@@ -14,7 +14,11 @@ type Within struct {
 }
 
 // Within returns a view of the core's route in a transaction, on which q runs.
-func (c *Core) Within(q Querier) *Within { return &Within{c.On(txDB{q}, c.names.Route)} }
+func (c *Core) Within(q Querier) *Within {
+	core := NewCore(txDB{q}, c.names, c.wakes)
+	core.within = true
+	return &Within{core}
+}
 
 // Shards returns 64.
 func (w *Within) Shards() int { return Shards }

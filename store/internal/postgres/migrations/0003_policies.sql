@@ -70,7 +70,7 @@ CREATE TABLE {dead} (
 );
 
 CREATE INDEX {dead_id} ON {dead} (id);
-CREATE INDEX {dead_key} ON {dead} (route, parked, tenant, key);
+CREATE INDEX {dead_key} ON {dead} (parked, route, tenant, key);
 
 -- The history, if it is kept: a partition a day, in UTC. What has no partition of
 -- its day goes to the default one.
