@@ -228,6 +228,11 @@ func TestRunFollowsThePolicies(t *testing.T) {
 					want.dead = slices.Insert(want.dead, 1, "1 invalid 1") // the one without a key
 				}
 				r.wantDead(want.dead...)
+				for _, m := range r.list(store.Dead) {
+					if m.Parked != (topic == "park" && m.Key != "") {
+						t.Errorf("%s: parked is %v", nameOf(&m.Message), m.Parked)
+					}
+				}
 			})
 		})
 	}
