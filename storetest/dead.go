@@ -76,9 +76,9 @@ func deadPlaces[Tx any](e *env[Tx]) {
 	c := e.claim(store.ClaimRequest{Owner: "first"})
 	rows := e.pending()
 	e.bury(c, store.Invalid, false, rows[2])
-	e.bury(c, store.Unrouted, false, rows[3], rows[0])
+	e.bury(c, store.Unrouted, false, rows[0], rows[3])
 	e.bury(c, store.Expired, false, rows[1])
-	dead := e.wantListed(store.Dead, "t.2", "t.3", "t.0", "t.1")
+	dead := e.wantListed(store.Dead, "t.2", "t.0", "t.3", "t.1")
 	var reasons []store.Reason
 	for i := range dead {
 		reasons = append(reasons, dead[i].Reason)
