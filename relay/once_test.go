@@ -158,8 +158,8 @@ func TestRunGivesUpAfterTheMaximumOfAttempts(t *testing.T) {
 					t.Errorf("%d attempts, want %d; %d pending", len(calls), most, r.store.Pending())
 				}
 				r.wantDead(fmt.Sprint("k01 exhausted ", most))
-				if dead := r.list(store.Dead); dead[0].LastError != "failure 1" {
-					t.Errorf("last error %q", dead[0].LastError)
+				if dead := r.list(store.Dead); len(dead) != 1 || dead[0].LastError != "failure 1" {
+					t.Errorf("dead letters %+v", dead)
 				}
 			})
 		})
