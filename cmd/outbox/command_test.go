@@ -23,7 +23,16 @@ func TestHelpShowsDefaultsAndVariables(t *testing.T) {
 	call(t, nil, "", "demo", "--help").want(t, 0, "(default 10000)", "(default warn)")
 	call(t, nil, "", "emit", "--help").want(t, 0, "--header name=value")
 	call(t, nil, "", "migrate", "--help").want(t, 0, "--print", "inbox")
-	call(t, nil, "", "purge", "--help").want(t, 0, "--older-than age", "(default 1000)", "never\ndeleted")
+	call(t, nil, "", "purge", "--help").want(t, 0, "--older-than age", "(default 1000)", "are never deleted", "--sent")
+	call(t, nil, "", "--help").want(t, 0, "dead ", "messages ", "pause ", "resume ", "stats ")
+	call(t, nil, "", "dead", "--help").want(t, 0, "list ", "show ", "export ", "redrive ", "discard ")
+	call(t, nil, "", "messages", "--help").want(t, 0, "list ", "show ", "retry ", "cancel ")
+	demo := call(t, nil, "", "demo", "--help")
+	for _, flag := range []string{"--relay-route", "--relay-outboxes", "--relay-listen", "--relay-rename"} {
+		if strings.Contains(demo.stdout, flag) {
+			t.Errorf("the demo takes %s, which it does not heed", flag)
+		}
+	}
 }
 
 func TestWrongUsageExitsWith2(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -128,4 +129,15 @@ func await(t *testing.T, what string, done func() bool) {
 			t.Fatalf("waited %v for %s", patience, what)
 		}
 	}
+}
+
+// closedPort returns the URL of a broker that nobody answers for.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return "amqp://guest:guest@" + l.Addr().String() + "/"
 }

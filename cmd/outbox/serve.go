@@ -64,10 +64,7 @@ func (f *fleet) serve(ctx context.Context) (stop func(), err error) {
 func (f *fleet) ready() (checks []func() error) {
 	for _, s := range f.stations {
 		checks = append(checks, func() error {
-			var err error
-			if r, ok := any(s.relay).(interface{ Ready() error }); ok {
-				err = r.Ready()
-			}
+			err := s.relay.Ready()
 			if err != nil && len(f.stations) > 1 {
 				return fmt.Errorf("%s: %w", s.name(), err)
 			}

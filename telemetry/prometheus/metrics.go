@@ -30,6 +30,7 @@ var (
 	_ relay.SettleHook       = (*Metrics)(nil)
 	_ relay.LeaseHook        = (*Metrics)(nil)
 	_ relay.AvailabilityHook = (*Metrics)(nil)
+	_ relay.DeadHook         = (*Metrics)(nil)
 )
 
 // Metrics are those of one relay: a [relay.Hook] and a [prometheus.Collector]. Make
@@ -44,7 +45,7 @@ type Metrics struct {
 	shards, relays, up                prometheus.Gauge
 
 	all     []prometheus.Collector
-	watched [1]*prometheus.Desc // of what the relay itself is asked for
+	watched [4]*prometheus.Desc // of what the relay itself is asked for
 	relay   atomic.Pointer[relay.Relay]
 }
 
@@ -79,6 +80,9 @@ func New(config *Config) *Metrics {
 	m.up.Set(1)
 	m.all = f.all
 	m.watched = [...]*prometheus.Desc{
+		f.desc("outbox_in_flight_messages", "Messages that were sent and are not answered yet."),
+		f.desc("outbox_window_messages", "The greatest number of messages in flight."),
+		f.desc("outbox_held_messages", "Messages in this relay's memory that wait for another attempt, a rate or the end of a pause."),
 		f.desc("outbox_relay_ready", "1 while this relay makes progress, as /readyz has it, else 0."),
 	}
 	for _, reason := range []store.Reason{store.Exhausted, store.Invalid, store.Expired, store.Parked, store.Unrouted} {
@@ -109,11 +113,11 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	if r == nil {
 		return
 	}
-	ready := 1
-	if w, ok := any(r).(interface{ Ready() error }); ok && w.Ready() != nil {
+	s, ready := r.Stats(), 1
+	if r.Ready() != nil {
 		ready = 0
 	}
-	for i, value := range [...]int{ready} {
+	for i, value := range [...]int{s.InFlight, s.Window, s.Waiting, ready} {
 		ch <- prometheus.MustNewConstMetric(m.watched[i], prometheus.GaugeValue, float64(value))
 	}
 }

@@ -95,6 +95,46 @@ func TestRelayMetricsTellWhatHappened(t *testing.T) {
 	wantLines(t, scrape(t, m), "outbox_broker_up"+labels+" 1", "outbox_broker_reconnects_total"+labels+" 1")
 }
 
+// TestRelayCallsTheHook runs a relay, so that a hook which the relay does not know
+// is found.
+func TestRelayCallsTheHook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New(nil)
+		ob := outbox.New(s)
+		events := []outbox.Event{{Topic: "good"}, {Topic: "refused"}, {Topic: "away"}, {Topic: "bad"}}
+		if err := s.InTx(t.Context(), func(tx *memstore.Tx) error { return ob.Emit(t.Context(), tx, events...) }); err != nil {
+			t.Fatal(err)
+		}
+		answers := map[string]func(error) error{"refused": outbox.Refused, "away": outbox.Unavailable, "bad": outbox.Invalid}
+		publish := outbox.PublishFunc(func(_ context.Context, m *outbox.Message) error {
+			if answer := answers[m.Topic]; answer != nil {
+				if m.Topic == "away" {
+					delete(answers, "away")
+				}
+				return answer(errors.New("x"))
+			}
+			return nil
+		})
+		m := promoutbox.New(nil)
+		r := relay.New(s, publish, &relay.Config{Hooks: []relay.Hook{m}, MaxAttempts: 1})
+		m.Watch(r)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- r.Run(ctx) }()
+		time.Sleep(time.Minute)
+		const labels = `{outbox="",route=""}`
+		wantLines(t, scrape(t, m), "outbox_published_total"+labels+" 2", "outbox_refused_total"+labels+" 1", "outbox_unavailable_total"+labels+" 1",
+			`outbox_dead_total{outbox="",reason="invalid",route=""} 1`, `outbox_dead_total{outbox="",reason="exhausted",route=""} 1`,
+			"outbox_settled_total"+labels+" 2", "outbox_relays"+labels+" 1", "outbox_broker_outages_total"+labels+" 1", "outbox_broker_reconnects_total"+labels+" 1",
+			"outbox_relay_ready"+labels+" 1", "outbox_in_flight_messages"+labels+" 0", "outbox_window_messages"+labels+" 1000")
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		wantLines(t, scrape(t, m), "outbox_relay_ready"+labels+" 0")
+	})
+}
+
 func TestStoreMetricsTellTheLastCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeCounter{stats: store.Stats{

@@ -109,12 +109,13 @@ func (s *Store) count(ctx context.Context) time.Duration {
 
 // Describe implements [prometheus.Collector].
 func (s *Store) Describe(ch chan<- *prometheus.Desc) {
+	ch <- s.pending
+	ch <- s.oldest
 	for _, d := range s.counts {
 		ch <- d
 	}
-	for _, d := range []*prometheus.Desc{s.pending, s.oldest, s.dead, s.age} {
-		ch <- d
-	}
+	ch <- s.dead
+	ch <- s.age
 	s.took.Describe(ch)
 	s.errors.Describe(ch)
 }
