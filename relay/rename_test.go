@@ -25,6 +25,7 @@ func TestRenameMakesTopicsOfATemplate(t *testing.T) {
 		{"#", "{tenant}.{topic}.{type}", outbox.Message{Topic: "a.b", Tenant: "x", Type: "T"}, "x.a.b.T"},
 		{"#", "{tenant}.{topic}.{type}", outbox.Message{Topic: "x.a.b.T", Tenant: "x", Type: "T"}, "x.a.b.T"},
 		{"#", "{tenant}.{topic}.{type}", outbox.Message{Topic: "x.a.b", Tenant: "x", Type: "T"}, "x.x.a.b.T"}, // only one of them
+		{"#", "{tenant}.{topic}.{type}", outbox.Message{Topic: "a.b.T", Tenant: "x", Type: "T"}, "x.a.b.T.T"},
 		{"#", "to-{type}-{version}", outbox.Message{Topic: "a", Type: "T"}, "to-T-"},
 		{"#", "{topic}", outbox.Message{Topic: "a.b"}, "a.b"},
 		{"#", "{topic}.{topic}", outbox.Message{Topic: "a"}, "a.a"},
