@@ -170,6 +170,19 @@ func TestStoreMetricsTellTheLastCount(t *testing.T) {
 	})
 }
 
+func TestFiguresAreAsOldAsTheBeginningOfTheirCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := promoutbox.NewStore(&fakeCounter{took: 2 * time.Second}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); s.Run(ctx) }()
+		time.Sleep(5 * time.Second)
+		wantLines(t, scrape(t, s), `outbox_count_age_seconds{outbox=""} 5`, `outbox_count_duration_seconds{outbox=""} 2`)
+		cancel()
+		<-ended
+	})
+}
+
 func TestCountingTakesLittleOfTheTime(t *testing.T) {
 	for _, tc := range []struct {
 		took  time.Duration

@@ -103,7 +103,7 @@ relay:
   pipelined: [audit.#, "metrics.*"]
   max_shards: 8
   max_attempts: 5
-  on_dead: [orders.#=park, "audit.#=block"]
+  on_dead: [orders.#=park, "a=b.#=block"]
   keep: 30d
   rates: [mail.#=100/s, sms.*=30/m]
   rename: ["orders.#={topic}.{version}"]
@@ -122,7 +122,7 @@ log: {level: error, format: json}
 	const want = "{URL:postgres://app:geheim: {}@db/shop ListenURL:postgres://app@direct/shop Schema:s TablePrefix:p_} " +
 		"{URL:amqp://mq/ Exchange:x Stream:st SubjectPrefix:a.b. CheckOnly:true Accept:true} " +
 		"${me} 1500 67108864 1m30s 250ms 3s [audit.# metrics.*] 8 ERROR true " +
-		"5 [{orders.# park} {audit.# block}] 720h0m0s [{mail.# 100} {sms.* 0.5}] " +
+		"5 [{orders.# park} {a=b.# block}] 720h0m0s [{mail.# 100} {sms.* 0.5}] " +
 		"{Route:audit Outboxes:[{Schema:shop TablePrefix:} {Schema:billing TablePrefix:ob_} {Schema: TablePrefix:x_}] Listen::9464}"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
