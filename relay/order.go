@@ -94,7 +94,7 @@ func (q *queue) advance(k *keyQueue) {
 // settleKey lists what comes next of a key, forgets a key of which there is
 // nothing left, and wakes the reader for one whose rest is still in the store.
 func (q *queue) settleKey(k *keyQueue) {
-	if k.behind != nil && len(k.items)-k.inFlight < k.low() {
+	if k.behind != nil && len(k.items)-k.inFlight < spillLow {
 		q.readWake.set()
 	}
 	if len(k.items) > 0 || k.behind != nil {

@@ -9,13 +9,13 @@ import (
 
 const (
 	// spillKeep is how many messages of a key stay in memory when the rest of it is
-	// left in the store; below spillLow more of them are read, of a parked key
-	// below parkLow.
+	// left in the store; below spillLow more of them are read. It must be less: what
+	// was cut would be read again at once.
 	spillKeep = 64
 	spillLow  = 32
-	parkLow   = 1000
 
-	// spillBatch is how many messages of such a key are read at once.
+	// spillBatch is how many messages of such a key are read at once, unless they
+	// only join a dead letter.
 	spillBatch = 256
 
 	// maxSpilled bounds the keys that are read by themselves.

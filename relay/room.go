@@ -48,7 +48,7 @@ func (q *queue) keyRoom() int {
 // that is full, and of which nothing comes free by itself, it may have one message,
 // so that it goes on.
 func (q *queue) wants(k *keyQueue) bool {
-	if len(k.items)-k.inFlight >= k.low() {
+	if len(k.items)-k.inFlight >= spillLow {
 		return false
 	}
 	if q.free() <= 0 && (len(k.items) > 0 || q.inFlight+q.settling+q.unwritten > 0) {
@@ -57,15 +57,6 @@ func (q *queue) wants(k *keyQueue) bool {
 	}
 	next := k.next()
 	return !k.waits() || !next.held && !time.Now().Before(next.due)
-}
-
-// low returns below how many messages of a key more of them are read, if it was
-// spilled.
-func (k *keyQueue) low() int {
-	if k.park {
-		return parkLow
-	}
-	return spillLow
 }
 
 // spill leaves in the store what waits behind a message that cannot be sent yet,
