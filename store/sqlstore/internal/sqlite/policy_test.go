@@ -87,7 +87,7 @@ func TestTimesBeyondDurations(t *testing.T) {
 	s := newStore(t)
 	far := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 	insert(t, s, outbox.Message{ID: someID, Topic: "a", ExpiresAt: far}, outbox.Message{ID: someID, Topic: "b", DeliverAt: far},
-		outbox.Message{ID: someID, Topic: "c", ExpiresAt: time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC)})
+		outbox.Message{ID: someID, Topic: "c", ExpiresAt: time.Date(1000, 1, 1, 0, 0, 0, 0, time.UTC)})
 	pages, err := s.Read(t.Context(), store.ReadRequest{Shards: 1, Limit: 10, MaxBytes: 1000})
 	if err != nil {
 		t.Fatal(err)
@@ -98,5 +98,60 @@ func TestTimesBeyondDurations(t *testing.T) {
 	}
 	if p, err := s.Promote(t.Context(), 10); err != nil || p.Moved != 0 || p.Next < 250*365*24*time.Hour {
 		t.Errorf("promoted %+v, %v, want nothing for centuries", p, err)
+	}
+}
+
+// TestRenewalOfAWantedLease: its owner keeps it until it has answers for all that it
+// has sent, and says how fast it is.
+func TestRenewalOfAWantedLease(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	insert(t, s, outbox.Message{ID: someID, Topic: "a"})
+	claim := func(ttl time.Duration, rate float64) store.Claim {
+		t.Helper()
+		c, err := s.Claim(t.Context(), store.ClaimRequest{Owner: "relay", TTL: ttl, Rate: rate})
+		if err != nil || len(c.Leases) != 1 {
+			t.Fatalf("claim: %+v, %v", c, err)
+		}
+		return c
+	}
+	claim(time.Hour, 5)
+	if w, err := s.Withdraw(t.Context(), someID, "me"); w != store.Asked || err != nil {
+		t.Fatalf("%s, %v, want asked", w, err)
+	}
+	if c := claim(3*time.Hour, 7); !c.Wanted.Has(0) {
+		t.Error("the owner does not hear that its shard is wanted")
+	}
+	var hours float64
+	if err := s.db.QueryRowContext(t.Context(), s.names.sql(`SELECT (expires_at - {now}) / 3600e6 FROM {lease}`)).Scan(&hours); err != nil || hours < 2 {
+		t.Errorf("the lease ends in %v hours, %v, want 3", hours, err)
+	}
+	if stats, err := s.Stats(t.Context()); err != nil || len(stats.Relays) != 1 || stats.Relays[0].Rate != 7 || stats.Relays[0].Left < 2*time.Hour {
+		t.Errorf("the relays are %+v, %v, want one at the rate 7 for 3 hours", stats.Relays, err)
+	}
+}
+
+// TestParkWithoutAKey: there is nothing to hold back.
+func TestParkWithoutAKey(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	execute(t, s.db, s.names.sql(`INSERT INTO {message} (id, topic, key, payload) VALUES ('`+someID+`', 'a', NULL, ''), ('`+someID+`', 'b', '', '')`))
+	claim, err := s.Claim(t.Context(), store.ClaimRequest{Owner: "relay", TTL: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failures []store.Failure
+	for position := range int64(2) {
+		failures = append(failures, store.Failure{
+			Ref: store.Ref{Position: position + 1, ID: someID}, Lease: claim.Leases[0], Dead: store.Exhausted, Park: true,
+		})
+	}
+	if err := s.Fail(t.Context(), failures); err != nil {
+		t.Fatal(err)
+	}
+	keys, parkedErr := s.Parked(t.Context(), 1)
+	stats, statsErr := s.Stats(t.Context())
+	if parkedErr != nil || statsErr != nil || len(keys) > 0 || stats.ParkedKeys > 0 || stats.Dead != 2 {
+		t.Fatalf("parked are %v of %d dead, %v, %v, want none of 2", keys, stats.Dead, parkedErr, statsErr)
 	}
 }
