@@ -24,7 +24,7 @@ import (
 // people that redrive, discard and retry. Whatever is sent, it is looked at whether
 // it may be sent now.
 func TestRelayFollowsTheModel(t *testing.T) {
-	checks(t, 150, 40, func(t *rapid.T) { rapid.SyncTest(t, followRelays) })
+	checks(t, 300, 40, func(t *rapid.T) { rapid.SyncTest(t, followRelays) })
 }
 
 func followRelays(t *rapid.T) {
@@ -334,13 +334,13 @@ func (w *modelWorld) finish(t *rapid.T) {
 	w.mu.Unlock()
 	w.startOne()
 	for range 3 { // what was on its way when it was redriven the first time
-		time.Sleep(10 * time.Minute)
+		time.Sleep(30 * time.Second)
 		w.redriveThese(t, w.deadLetters(t))
 		waiting, err := w.store.List(t.Context(), store.Query{State: store.Pending, Waiting: true, Limit: 10_000})
 		ok(t, err, "list")
 		w.retryThese(t, waiting)
 	}
-	time.Sleep(10 * time.Minute)
+	time.Sleep(30 * time.Second)
 	w.wantNoFault(t)
 	stats, err := w.store.Stats(t.Context())
 	ok(t, err, "stats")

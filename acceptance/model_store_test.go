@@ -97,12 +97,12 @@ func pick[T any](t *rapid.T, list []T, most int, what string) []T {
 // draw makes messages: with and without keys, of which those that begin with p are
 // parked when they die, some scheduled.
 func (m *model) draw(t *rapid.T) (msgs []outbox.Message) {
-	keys := rapid.SampledFrom([]string{"", "a", "b", "pa", "pb"})
+	keys := rapid.SampledFrom([]string{"", "a", "b", "pa", "pa", "pa", "pb"})
 	for range rapid.IntRange(1, 4).Draw(t, "messages") {
 		msg := outbox.Message{
 			ID: uuid.NewString(), Topic: rapid.SampledFrom([]string{"x.y", "z"}).Draw(t, "topic"), Key: keys.Draw(t, "key"),
-			Tenant:      rapid.SampledFrom([]string{"", "t"}).Draw(t, "tenant"),
-			Route:       rapid.SampledFrom(modelRoutes).Draw(t, "route"),
+			Tenant:      rapid.SampledFrom([]string{"", "", "t"}).Draw(t, "tenant"),
+			Route:       rapid.SampledFrom([]string{"", "", "", "other"}).Draw(t, "route"),
 			ContentType: "text/plain", CreatedAt: time.Now().UTC().Truncate(time.Microsecond),
 			Payload: make([]byte, rapid.IntRange(1, 50).Draw(t, "size")),
 		}
@@ -210,7 +210,7 @@ func (m *model) fail(t *rapid.T) {
 		}
 	}
 	var failures []store.Failure
-	rows := pick(t, mine, 3, "pending of the owner")
+	rows := pick(t, mine, 5, "pending of the owner")
 	valid := true
 	for _, r := range rows {
 		lease := lane.believes(owner, r.shard)

@@ -239,10 +239,10 @@ func TestOrderUnderFailure(t *testing.T) {
 				if os.Getenv("OUTBOX_SOAK") != "" {
 					messages, keys = 10_000, 200
 				}
-				orderUnderFailure(newPostgresBed(t, policy), messages, keys)
+				orderUnderFailure(newPostgresBed(t, policy), messages, keys, 100*time.Millisecond)
 			})
 			t.Run("Memory", func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { orderUnderFailure(newMemoryBed(t, policy), 4000, 200) })
+				synctest.Test(t, func(t *testing.T) { orderUnderFailure(newMemoryBed(t, policy), 4000, 200, 200*time.Millisecond) })
 			})
 		})
 	}
@@ -299,11 +299,11 @@ func (b *policyBed) consume(sub outbox.Subscriber) {
 	b.t.Cleanup(runWorker(b.t, w))
 }
 
-func orderUnderFailure(b *policyBed, messages, keys int) {
+func orderUnderFailure(b *policyBed, messages, keys int, pace time.Duration) {
 	f := &flock{bed: b, mood: &mood{}}
 	stop := f.run()
 	b.t.Cleanup(stop)
-	b.emitMany(messages, keys)
+	b.emitMany(messages, keys, pace)
 	shown, remaining := b.courses()
 	switch b.policy {
 	case relay.Skip:
@@ -350,8 +350,8 @@ func poisonous(key string, n int) bool {
 }
 
 // emitMany emits messages of keys, from several goroutines, each with keys of its
-// own, in transactions of up to twenty.
-func (b *policyBed) emitMany(messages, keys int) {
+// own, in transactions of up to twenty, with pauses.
+func (b *policyBed) emitMany(messages, keys int, pace time.Duration) {
 	const emitters = 4
 	var emitting sync.WaitGroup
 	for e := range emitters {
@@ -364,7 +364,7 @@ func (b *policyBed) emitMany(messages, keys int) {
 				}
 				left -= len(some)
 				b.next(poisonous, some...)
-				time.Sleep(time.Duration(random.Int64N(int64(20 * time.Millisecond))))
+				time.Sleep(time.Duration(random.Int64N(int64(pace))))
 			}
 		})
 	}
