@@ -43,6 +43,13 @@ func (w *Watch) Held() Held {
 	return h
 }
 
+// Split returns how many tenants are read by themselves.
+func (w *Watch) Split() int {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+	return len(w.queue.splits)
+}
+
 // Said returns how many bytes are said to be in memory.
 func (w *Watch) Said() int {
 	w.queue.mu.Lock()

@@ -101,9 +101,9 @@ type keyQueue struct {
 }
 
 // waits tells that the next message of a key cannot be sent yet.
-func (k *keyQueue) waits() bool {
+func (k *keyQueue) waits(now time.Time) bool {
 	next := k.next()
-	return next != nil && !k.park && (next.held || !next.due.IsZero())
+	return next != nil && !k.park && (next.held || now.Before(next.due))
 }
 
 // next returns the first item that is not in flight, or nil.

@@ -61,6 +61,10 @@ func (q *queue) plan() ([]*stream, []store.ReadRequest) {
 func (q *queue) candidates() (more, roomForIt int, ended []*stream) {
 	more = -1
 	room := q.room()
+	rooms := make(map[*tenant]int, len(q.splits)) // before the loop, since making room drops streams
+	for _, t := range q.splits {
+		rooms[t] = q.tenantRoom(t, room)
+	}
 	for i, st := range q.streams {
 		left := room
 		switch {
@@ -72,7 +76,7 @@ func (q *queue) candidates() (more, roomForIt int, ended []*stream) {
 		case room == 0:
 			continue
 		case st.tenant != nil:
-			if left = q.tenantRoom(st.tenant, room); left == 0 {
+			if left = rooms[st.tenant]; left == 0 {
 				continue
 			}
 		}

@@ -55,8 +55,7 @@ func (q *queue) wants(k *keyQueue) bool {
 		q.full = true
 		return false
 	}
-	next := k.next()
-	return !k.waits() || !next.held && !time.Now().Before(next.due)
+	return !k.waits(time.Now())
 }
 
 // spill leaves in the store what waits behind a message that cannot be sent yet,
@@ -65,14 +64,14 @@ func (q *queue) wants(k *keyQueue) bool {
 // memory. What was read of them is read again, from where it was cut, when it is
 // their turn.
 func (q *queue) spill(of *tenant, over func() bool) {
-	spilled := 0
+	spilled, now := 0, time.Now()
 	var long []*keyQueue
 	for i := range q.shards {
 		for _, k := range q.shards[i].keys {
 			if k.behind != nil {
 				spilled++
 			}
-			if len(k.items) > k.inFlight+k.keeps() && (of == nil || k.name.Tenant == of.name) {
+			if len(k.items) > k.inFlight+k.keeps(now) && (of == nil || k.name.Tenant == of.name) {
 				long = append(long, k)
 			}
 		}
@@ -88,20 +87,20 @@ func (q *queue) spill(of *tenant, over func() bool) {
 			}
 			spilled++
 		}
-		q.spillKey(k)
+		q.spillKey(k, now)
 	}
 }
 
 // keeps returns how many messages of a key stay in memory beside those in flight.
-func (k *keyQueue) keeps() int {
-	if k.waits() {
+func (k *keyQueue) keeps(now time.Time) int {
+	if k.waits(now) {
 		return 1
 	}
 	return spillKeep
 }
 
-func (q *queue) spillKey(k *keyQueue) {
-	n := k.inFlight + k.keeps()
+func (q *queue) spillKey(k *keyQueue, now time.Time) {
+	n := k.inFlight + k.keeps(now)
 	for i := n; i < len(k.items); i++ {
 		if k.items[i].state == dying {
 			n = i + 1

@@ -25,7 +25,7 @@ func (q *queue) sweep() {
 
 func (q *queue) quiet() bool {
 	for _, st := range q.streams {
-		if st.more && (st.key == nil || !st.key.waits()) {
+		if st.more && (st.key == nil || !st.key.waits(time.Now())) {
 			return false
 		}
 	}

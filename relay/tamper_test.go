@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outbox-go/outbox"
@@ -24,6 +25,15 @@ type tampered struct {
 	after  func(op string) error                      // an error is what the caller gets though it is done
 	read   func([]store.ReadRequest, []store.Page) []store.Page
 	settle func([]store.Ref)
+
+	failPauses atomic.Bool
+}
+
+func (s *tampered) Pauses(ctx context.Context) ([]store.Pause, error) {
+	if s.failPauses.Load() {
+		return nil, errTampered
+	}
+	return s.Store.Pauses(ctx)
 }
 
 func (s *tampered) do(ctx context.Context, op string, fn func() error) error {
