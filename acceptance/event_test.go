@@ -68,7 +68,9 @@ func TestE08_AttemptsAreSetOrRefused(t *testing.T) {
 		_, err := relay.RunOnce(t.Context(), runs.store, runs.publish, atOnce(-1))
 		wantFault(t, err)
 		p := outbox.PublishFunc(runs.publish)
-		wantFault(t, relay.New(runs.store, p, &relay.Config{MaxAttempts: -1}).Run(t.Context()))
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		wantFault(t, relay.New(runs.store, p, &relay.Config{MaxAttempts: -1}).Run(ctx))
 		if len(runs.calls) != 0 {
 			t.Errorf("with MaxAttempts -1 the calls were for %q", topics(runs.calls))
 		}
