@@ -44,7 +44,7 @@ type sending struct {
 // NewHook returns a hook for relay.Config.Hooks. system is the broker's name among
 // the semantic conventions' values of messaging.system, such as "rabbitmq" or
 // "kafka", or another one, such as "nats"; empty leaves the attribute out. config may
-// be nil.
+// be nil. A relay that only chooses routes sends nothing, and is better without it.
 func NewHook(system string, config *Config) *Hook {
 	return &Hook{settings: newSettings(system, config), open: map[*outbox.Message]*list.Element{}}
 }
