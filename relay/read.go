@@ -25,16 +25,8 @@ func (r *run) readLoop(ctx context.Context) {
 		began := time.Now()
 		found, err := r.readOnce(ctx)
 		r.queue.noteRead(err)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case errors.Is(err, store.ErrCursorVoid):
-			r.config.Logger.Warn("the database was restarted or restored; the relay reads it from the start")
-			r.queue.restartAll()
-			pause.sleep(ctx, nil)
-			continue
-		case err != nil:
-			r.config.Logger.Warn("relay could not read", "error", err)
+		if err != nil {
+			r.readFailed(ctx, err)
 			pause.sleep(ctx, nil)
 			continue
 		}
@@ -53,6 +45,17 @@ func (r *run) readLoop(ctx context.Context) {
 			wait = min(wait, reread)
 		}
 		r.queue.readWake.wait(ctx, timer, wait)
+	}
+}
+
+func (r *run) readFailed(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, store.ErrCursorVoid):
+		r.config.Logger.Warn("the database was restarted or restored; the relay reads it from the start")
+		r.queue.restartAll()
+	default:
+		r.config.Logger.Warn("relay could not read", "error", err)
 	}
 }
 

@@ -21,6 +21,10 @@ const (
 	// maxSpilled bounds the keys that are read by themselves.
 	maxSpilled = 64
 
+	// splitRows is how many messages of one tenant, with no other between them and
+	// more behind, show that the tenant must be read by itself.
+	splitRows = 100
+
 	// lookEvery is how long streams that had come to the end wait for one that has
 	// more.
 	lookEvery = 20 * time.Millisecond
@@ -40,8 +44,9 @@ func (q *queue) plan() ([]*stream, []store.ReadRequest) {
 		q.fresh = q.fresh.Without(fresh)
 	}
 	more, room, ended := q.candidates()
+	turn := q.again // of the one that has more
 	q.again = false
-	if more >= 0 && (len(ended) == 0 || time.Since(q.looked) < lookEvery) {
+	if more >= 0 && (len(ended) == 0 || turn || time.Since(q.looked) < lookEvery) {
 		st := q.streams[more]
 		// To the back, so that the others get their turn.
 		q.streams = append(slices.Delete(q.streams, more, more+1), st)
@@ -181,7 +186,19 @@ func (q *queue) admitPage(st *stream, page *store.Page, now time.Time) (heavy *t
 			heavy = it.tenant
 		}
 	}
+	if heavy == nil && page.More && len(page.Rows) >= min(splitRows, q.config.ReadBatch) && ofOneTenant(page.Rows) {
+		heavy = q.tenants[page.Rows[0].Tenant]
+	}
 	return heavy
+}
+
+func ofOneTenant(rows []store.Row) bool {
+	for i := range rows {
+		if rows[i].Tenant != rows[0].Tenant {
+			return false
+		}
+	}
+	return true
 }
 
 // admitKeyed reports whether it took the item in.

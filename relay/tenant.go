@@ -54,7 +54,7 @@ func (q *queue) dropTenant(t *tenant) {
 // split has a tenant that fills the memory read by a stream of its own, which
 // leaves room for the others, from where the common streams stand.
 func (q *queue) split(t *tenant) {
-	if t.split || len(q.splits) == maxSplit || t == q.noTenant && !q.tenanted {
+	if t == nil || t.split || len(q.splits) == maxSplit || t == q.noTenant && !q.tenanted {
 		return
 	}
 	t.split = true

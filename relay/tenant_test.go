@@ -151,3 +151,34 @@ func TestTenantsTakeTurns(t *testing.T) {
 		b.stopped(stop)
 	})
 }
+
+// TestTenantThatIsReadForLongDoesNotHoldUpNewMessages: the broker is faster than the
+// database.
+func TestTenantThatIsReadForLongDoesNotHoldUpNewMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, got := newBench(t), newSink()
+		s := &tampered{Store: b.store, before: func(_ context.Context, op string) error {
+			if op == "read" {
+				time.Sleep(50 * time.Millisecond)
+			}
+			return nil
+		}}
+		b.emitOf("a", 20_000, 1000)
+		_, stop := b.startOn(s, got, &relay.Config{ReadBatch: 100, Memory: 256 << 10})
+		time.Sleep(2 * time.Second)
+		if n := b.watch[0].Split(); n != 1 {
+			t.Fatalf("%d tenants are read by themselves, want the one with many messages", n)
+		}
+		for range 5 {
+			b.emitOf("b", 10, 10)
+			time.Sleep(300 * time.Millisecond)
+			got.want(t, b.ofTenants("b"))
+		}
+		if n := b.store.Pending(); n < 5000 {
+			t.Fatalf("%d messages are left of the other tenant, want it still to be read", n)
+		}
+		time.Sleep(time.Minute)
+		got.wantOnce(t, b.next)
+		b.stopped(stop)
+	})
+}
