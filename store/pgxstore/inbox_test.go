@@ -29,17 +29,19 @@ func wantFirst(t *testing.T, s *pgxstore.Store, id string, want bool) {
 	}
 }
 
-// TestOutboxWithoutInboxGoesOn: an installation of before there was an inbox serves
-// its relays as it is, and is upgraded.
-func TestOutboxWithoutInboxGoesOn(t *testing.T) {
+// TestOutboxWithoutInboxIsUpgraded: an installation of before there was an inbox takes
+// messages as it is, and says what its relays and workers miss.
+func TestOutboxWithoutInboxIsUpgraded(t *testing.T) {
 	t.Parallel()
-	s, pool, schema := openStore(t, nil)
-	quoted := pgx.Identifier{schema}.Sanitize()
-	exec(t, pool, "DROP TABLE "+quoted+".inbox")
-	exec(t, pool, "DELETE FROM "+quoted+".migration WHERE version > 1")
+	pool := openPool(t, testDatabase(t))
+	s, schema := storeIn(t, pool, nil)
+	migrateBefore(t, pool, schema, "0002_inbox")
 	emit(t, s, "kept")
-	must(t, s.Check(t.Context()))
+	emit(t, s, "kept.too", "kept.also")
 	var missing *store.MissingError
+	if err := s.Check(t.Context()); !errors.As(err, &missing) || len(missing.Missing) < 5 {
+		t.Fatalf("check returned %v, want a MissingError of what the newest version has", err)
+	}
 	if err := s.CheckInbox(t.Context()); !errors.As(err, &missing) || len(missing.Missing) != 1 {
 		t.Fatalf("check of the inbox returned %v, want a MissingError of one line", err)
 	}
@@ -51,7 +53,38 @@ func TestOutboxWithoutInboxGoesOn(t *testing.T) {
 	wantFirst(t, s, "1", true)
 	must(t, s.Migrate(t.Context()))
 	wantFirst(t, s, "1", false)
-	follow(t, s).want("kept")
+	follow(t, s).want("kept", "kept.too", "kept.also")
+}
+
+// relayGrants are the rights that a relay needs on a schema.
+func relayGrants(schema string) []string {
+	on := func(rights string, tables ...string) string {
+		return rights + " ON " + schema + "." + strings.Join(tables, ", "+schema+".")
+	}
+	return []string{
+		on("SELECT, INSERT, UPDATE, DELETE", "message", "relay", "scheduled"), on("SELECT, INSERT, UPDATE", "lease", "incarnation"),
+		on("SELECT, INSERT, DELETE", "dead", "sent", "pause"), on("SELECT, UPDATE, DELETE", "sent_default"), on("SELECT", "migration"),
+		"SELECT, UPDATE ON SEQUENCE " + schema + ".armed", "USAGE ON SEQUENCE " + schema + ".sent_place",
+	}
+}
+
+// storeOfRole returns a store of a new role that may use the schema and has these
+// rights beside.
+func storeOfRole(t *testing.T, pool *pgxpool.Pool, schema string, grants ...string) *pgxstore.Store {
+	t.Helper()
+	name := fmt.Sprint("role_", schemas.Add(1))
+	exec(t, pool, "CREATE ROLE "+name+" LOGIN")
+	t.Cleanup(func() {
+		_, _ = pool.Exec(context.Background(), "DROP OWNED BY "+name)
+		_, _ = pool.Exec(context.Background(), "DROP ROLE "+name)
+	})
+	for _, grant := range append(grants, "USAGE ON SCHEMA "+pgx.Identifier{schema}.Sanitize()) {
+		exec(t, pool, "GRANT "+grant+" TO "+name)
+	}
+	u, err := url.Parse(testenv.Postgres(t).URL())
+	must(t, err)
+	u.User = url.User(name)
+	return newStore(t, openPool(t, u.String()), &pgxstore.Config{Schema: schema})
 }
 
 // TestRightsOfRelayAndWorkerAreApart gives each role what it needs and no more.
@@ -59,25 +92,10 @@ func TestRightsOfRelayAndWorkerAreApart(t *testing.T) {
 	t.Parallel()
 	s, pool, schema := openStore(t, nil)
 	quoted := pgx.Identifier{schema}.Sanitize()
-	role := func(grants ...string) *pgxstore.Store {
-		name := fmt.Sprint("role_", schemas.Add(1))
-		exec(t, pool, "CREATE ROLE "+name+" LOGIN")
-		t.Cleanup(func() {
-			_, _ = pool.Exec(context.Background(), "DROP OWNED BY "+name)
-			_, _ = pool.Exec(context.Background(), "DROP ROLE "+name)
-		})
-		for _, grant := range append(grants, "USAGE ON SCHEMA "+quoted) {
-			exec(t, pool, "GRANT "+grant+" TO "+name)
-		}
-		u, err := url.Parse(testenv.Postgres(t).URL())
-		must(t, err)
-		u.User = url.User(name)
-		return newStore(t, openPool(t, u.String()), &pgxstore.Config{Schema: schema})
-	}
+	role := func(grants ...string) *pgxstore.Store { return storeOfRole(t, pool, schema, grants...) }
 	var missing *store.MissingError
 
-	relay := role("SELECT, INSERT, UPDATE, DELETE ON "+quoted+".message, "+quoted+".relay", "SELECT, UPDATE ON "+quoted+".lease",
-		"SELECT, INSERT, UPDATE ON "+quoted+".incarnation", "SELECT ON "+quoted+".migration", "SELECT, UPDATE ON SEQUENCE "+quoted+".armed")
+	relay := role(relayGrants(quoted)...)
 	must(t, relay.Check(t.Context()))
 	_, err := relay.Once(t.Context(), "billing", "1", nothing)
 	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "no INSERT right on table "+schema+".inbox") || relay.Transient(err) {

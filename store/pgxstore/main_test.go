@@ -88,3 +88,9 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// testDatabase returns the URL of the server that the tests share.
+func testDatabase(t testing.TB) string {
+	t.Helper()
+	return testenv.Postgres(t).URL()
+}

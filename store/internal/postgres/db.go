@@ -47,6 +47,9 @@ const (
 type Settings string
 
 const (
+	// AsPlanned leaves it to the planner.
+	AsPlanned Settings = `SELECT 1`
+
 	// ByIndex rules out sequential scans.
 	ByIndex Settings = `SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
 	set_config('enable_bitmapscan', 'on', true), set_config('enable_sort', 'on', true)`

@@ -59,6 +59,9 @@ func ListStatement(n *Names, q store.Query) (settings Settings, sql string, args
 	settings = InIndexOrder
 	if len(q.IDs) > 0 {
 		settings = ByIndex
+		if q.State == store.Pending {
+			settings = AsPlanned // there is no index by id
+		}
 		match(`m.id = ANY (?::uuid[])`, array(uuids(q.IDs)))
 	}
 	if q.Tenant != nil {

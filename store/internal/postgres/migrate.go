@@ -3,10 +3,12 @@ package postgres
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/outbox-go/outbox/store"
 )
@@ -83,6 +85,28 @@ func Migrate(ctx context.Context, db DB, n *Names) error {
 	if err != nil || version >= list[len(list)-1].version {
 		return err
 	}
+	for try := 1; ; try++ {
+		err := migrateOnce(ctx, db, n, list)
+		if sqlState(err) != lockNotAvailable || try == migrateTries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(migratePause):
+		}
+	}
+}
+
+const (
+	// migrateLock bounds how long a migration waits for a table: behind it all wait
+	// who emit. While others have the table for longer, it comes again.
+	migrateLock  = `SET LOCAL lock_timeout = '2s'`
+	migrateTries = 15
+	migratePause = time.Second
+)
+
+func migrateOnce(ctx context.Context, db DB, n *Names, list []migration) error {
 	return db.InTx(ctx, ReadWrite, func(q Querier) error {
 		// By the schema, which outboxes with different prefixes create together.
 		lock := "SELECT pg_advisory_xact_lock(hashtextextended(" + Literal("outbox migrate "+n.Schema) + ", 0))"
@@ -101,6 +125,9 @@ func Migrate(ctx context.Context, db DB, n *Names) error {
 		for _, m := range list {
 			if m.version <= version {
 				continue
+			}
+			if err := q.Exec(ctx, migrateLock); err != nil {
+				return err
 			}
 			if err := q.Exec(ctx, m.sql); err != nil {
 				return fmt.Errorf("migration %s: %w", m.name, err)
