@@ -112,7 +112,7 @@ func yamlFile(t *testing.T, text string) string {
 func TestBrokenRouteDoesNotHoldUpTheOthers(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d *desk) {
 		d.env["OUTBOX_CONFIG"] = yamlFile(t, `
-relay: {poll_interval: 50ms, listen: 127.0.0.1:0}
+relay: {poll_interval: 50ms, listen: 127.0.0.1:0, rename: [both=renamed]}
 routes:
   good: {topics: [good.#, both]}
   bad: {topics: [bad.#, both], broker_url: '`+closedPort(t)+`'}
@@ -137,8 +137,8 @@ routes:
 				last = topic
 			}
 		}
-		if len(seen) != 7 || seen["both"] != 1 || seen["good.9"] != 2 {
-			t.Errorf("sent %v, want good.0 to good.4 and both once, good.9 twice", seen)
+		if len(seen) != 7 || seen["renamed"] != 1 || seen["good.9"] != 2 {
+			t.Errorf("sent %v, want good.0 to good.4 and what was renamed once, good.9 twice", seen)
 		}
 		await(t, "what no route takes to be dead", func() bool { return d.call("dead", "show", lost).code == 0 })
 		d.call("dead", "list").want(t, 0, lost, "unrouted")
