@@ -69,3 +69,22 @@ func TestDiscardLeavesTheRelayAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestListOfWhatIsNotPending has no times that run, and a relay has the shards of its
+// route alone.
+func TestListOfWhatIsNotPending(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	later := time.Now().Add(time.Hour)
+	insert(t, s, outbox.Message{ID: someID, Topic: "a", DeliverAt: later, ExpiresAt: later.Add(time.Hour)})
+	list, err := s.List(t.Context(), store.Query{State: store.Scheduled, Limit: 10})
+	if err != nil || len(list) != 1 || list[0].ExpiresIn != 0 || list[0].ExpiresAt.IsZero() {
+		t.Errorf("scheduled are %+v, %v, want one that does not expire yet", list, err)
+	}
+	leaseNow(t, s)
+	leaseNow(t, s.Route("x"))
+	stats, err := s.Stats(t.Context())
+	if err != nil || len(stats.Relays) != 1 || stats.Relays[0].Route != "x" || stats.Relays[0].Shards != 1 {
+		t.Errorf("relays are %+v, %v, want one with the shard of its route", stats.Relays, err)
+	}
+}
