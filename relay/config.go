@@ -23,7 +23,8 @@ type Config struct {
 	Window int
 
 	// Memory bounds what is read ahead, in bytes. Defaults to 32 MiB; at least
-	// 64 KiB. One message that is larger is still read, alone.
+	// 64 KiB. One message that is larger is still read, alone. Beside it, keys that
+	// wait and have no room take 32 bytes each, and parked keys their names.
 	Memory int
 
 	// ReadBatch is the number of messages read at once. Defaults to 1,000; at
@@ -91,7 +92,9 @@ type Config struct {
 
 	// Rates bound, by topic, how many messages are sent a second, by this relay
 	// alone. The first whose pattern matches counts. What has to wait for it holds
-	// up nothing but its key. Defaults to none.
+	// up nothing but its key. While more of it waits than Memory holds, half of what
+	// Memory holds is sent a minute at least, and a greater rate is not reached.
+	// Defaults to none.
 	Rates []Rate
 
 	// Transform changes a copy of a message just before it is sent, each time that

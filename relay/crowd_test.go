@@ -3,6 +3,7 @@ package relay_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -98,7 +99,11 @@ func TestManySuccessorsOfAParkedKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, p := newBench(t), newBlocker("b")
 		p.refuses = func(m *outbox.Message) bool { return m.Key == "b0" }
-		b.emitBlocked(50_000, 1)
+		many := 50_000
+		if os.Getenv("OUTBOX_SOAK") != "" {
+			many = 1_000_000
+		}
+		b.emitBlocked(many, 1)
 		s := &tampered{Store: b.store}
 		s.before = func(_ context.Context, op string) error {
 			if op == "fail" {
@@ -110,14 +115,14 @@ func TestManySuccessorsOfAParkedKey(t *testing.T) {
 		bounded := b.bound(p, 1<<20, 1<<10)
 		time.Sleep(time.Second) // of which 20 batches of dead letters at most
 		p.want(t, b.others("b"))
-		time.Sleep(time.Minute)
+		time.Sleep(time.Duration(many) * 5 * time.Millisecond / 4)
 		bounded()
-		if n := len(b.stored(store.Dead)); n != 50_000 || p.lastOf("b0") != 0 {
-			t.Fatalf("%d messages joined the dead letters, want all 50,000", n)
+		if n := len(b.stored(store.Dead)); n != many || p.lastOf("b0") != 0 {
+			t.Fatalf("%d messages joined the dead letters, want all %d", n, many)
 		}
 		b.emitBlocked(10, 1)
 		time.Sleep(10 * time.Second)
-		if n := len(b.stored(store.Dead)); n != 50_010 {
+		if n := len(b.stored(store.Dead)); n != many+10 {
 			t.Fatalf("%d messages joined the dead letters, want the new ones, too", n)
 		}
 		p.want(t, b.others("b"))
@@ -130,7 +135,11 @@ func TestManySuccessorsOfAParkedKey(t *testing.T) {
 func TestBlockedKeyIsNotReadAgainAndAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, p := newBench(t), newBlocker("b")
-		b.emitBlocked(50_000, 1)
+		many := 50_000
+		if os.Getenv("OUTBOX_SOAK") != "" {
+			many = 1_000_000
+		}
+		b.emitBlocked(many, 1)
 		var rows atomic.Int64
 		s := &tampered{Store: b.store, read: func(_ []store.ReadRequest, pages []store.Page) []store.Page {
 			for i := range pages {

@@ -4,8 +4,9 @@
 // A [Relay] owns some of the store's shards by lease and shares them out with the
 // other relays. Five loops work on one queue in memory: the reader keeps it ahead
 // of the broker, the publisher keeps a window of unconfirmed messages full, the
-// settler deletes what was confirmed, the recorder writes down what was refused, and
-// the lease loop renews, takes over and gives back.
+// settler deletes what was confirmed, the recorder writes down what was refused and
+// what is a dead letter, and the lease loop renews, takes over and gives back. Two
+// more make scheduled messages pending when they are due and purge the history.
 //
 //	reader -> queue -> publisher -> broker
 //	                       |
