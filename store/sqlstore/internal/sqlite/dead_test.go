@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"database/sql"
 	"fmt"
 	"testing"
 	"time"
@@ -86,5 +87,24 @@ func TestListOfWhatIsNotPending(t *testing.T) {
 	stats, err := s.Stats(t.Context())
 	if err != nil || len(stats.Relays) != 1 || stats.Relays[0].Route != "x" || stats.Relays[0].Shards != 1 {
 		t.Errorf("relays are %+v, %v, want one with the shard of its route", stats.Relays, err)
+	}
+}
+
+// TestTransactionIsNoRelay: the others make no room for it, nor see it.
+func TestTransactionIsNoRelay(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	err := s.InTx(t.Context(), func(tx *sql.Tx) error {
+		claim, err := s.Within(tx).Claim(t.Context(), store.ClaimRequest{Owner: "tx", TTL: time.Hour})
+		if len(claim.Leases) != 1 || claim.Relays != 0 {
+			t.Errorf("the claim is %+v, want the lease and no relay", claim)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats, err := s.Stats(t.Context()); err != nil || len(stats.Relays) != 0 {
+		t.Errorf("relays are %+v, %v, want none", stats.Relays, err)
 	}
 }
