@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ import (
 
 // fakeCounter counts in a time of its own.
 type fakeCounter struct {
+	mu    sync.Mutex
 	stats store.Stats
 	took  time.Duration
 	err   error
@@ -34,8 +36,17 @@ func (f *fakeCounter) Stats(ctx context.Context) (store.Stats, error) {
 	case <-ctx.Done():
 		return store.Stats{}, ctx.Err()
 	case <-time.After(f.took):
-		return f.stats, f.err
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stats, f.err
+}
+
+// answer changes what the next counts return.
+func (f *fakeCounter) answer(stats store.Stats, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stats, f.err = stats, err
 }
 
 // scrape returns all that a registry with the collectors has, as text.
@@ -159,9 +170,9 @@ func TestStoreMetricsTellTheLastCount(t *testing.T) {
 			"outbox_live_relays"+labels+" 2", "outbox_oldest_dead_seconds"+labels+" 3600", "outbox_count_age_seconds"+labels+" 5",
 			"outbox_count_duration_seconds"+labels+" 0", "outbox_count_errors_total"+labels+" 0")
 		// A route that is empty now does not vanish, and an error keeps the old figures.
-		f.stats = store.Stats{}
+		f.answer(store.Stats{}, nil)
 		time.Sleep(10 * time.Second)
-		f.err = errors.New("the database is away")
+		f.answer(store.Stats{}, errors.New("the database is away"))
 		time.Sleep(10 * time.Second)
 		wantLines(t, scrape(t, s), `outbox_pending_messages{outbox="shop",route="audit"} 0`,
 			"outbox_count_age_seconds"+labels+" 15", "outbox_count_errors_total"+labels+" 1")
