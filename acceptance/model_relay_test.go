@@ -88,14 +88,22 @@ type modelRelay struct {
 
 func (r *modelRelay) stalled() bool { return time.Now().UnixNano() < r.until.Load() }
 
-// Publish judges a message and answers at random, at once or later.
+// Publish judges a message and answers at random, at once or later. Now and then it
+// takes long itself, as if the process had been stopped: what is sent next must be
+// looked at again.
 func (r *modelRelay) Publish(_ context.Context, m *outbox.Message, done func(error)) {
+	if r.publish(m, done) {
+		time.Sleep(1500 * time.Millisecond) // longer than a lease
+	}
+}
+
+func (r *modelRelay) publish(m *outbox.Message, done func(error)) (slow bool) {
 	w := r.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if r.dead.Load() {
 		go done(outbox.Unavailable(errMood))
-		return
+		return false
 	}
 	w.judge(m)
 	err, arrives := w.answer(m)
@@ -104,9 +112,10 @@ func (r *modelRelay) Publish(_ context.Context, m *outbox.Message, done func(err
 	}
 	if late := time.Duration(w.random.IntN(100)) * time.Millisecond; w.random.IntN(3) == 0 {
 		time.AfterFunc(late, func() { done(err) })
-		return
+	} else {
+		go done(err)
 	}
-	go done(err)
+	return !w.kind && w.random.IntN(50) == 0
 }
 
 func (r *modelRelay) Close() error { return nil }

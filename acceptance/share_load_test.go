@@ -193,6 +193,7 @@ func TestSoakBlockedKey(t *testing.T) {
 	blocked.fill(declined+"x", "", "blocked", 1, successors+1)
 	start(plain)
 	process := start(blocked)
+	idle := residentKB(t, process.cmd.Process.Pid, "RssFile") // the program itself, for the most part
 	began := time.Now()
 	first := blocked.round(-1, n) // behind all of them
 	t.Logf("with %d successors before them %d messages took %v (%.0f messages/s)", successors, n, time.Since(began).Round(time.Millisecond), first)
@@ -203,7 +204,8 @@ func TestSoakBlockedKey(t *testing.T) {
 	}
 	ratio(t, fmt.Sprintf("a blocked key with %d successors", successors), a, b)
 	most, now := residentKB(t, process.cmd.Process.Pid, "VmHWM"), residentKB(t, process.cmd.Process.Pid, "VmRSS")
-	t.Logf("the relay's process has %d KiB, and had %d KiB at most", now, most)
+	t.Logf("the relay's process has %d KiB, and had %d KiB at most; %d KiB of it are the program's file, %d KiB were when it started",
+		now, most, residentKB(t, process.cmd.Process.Pid, "RssFile"), idle)
 	if soaking() && most > 64<<10 {
 		t.Errorf("the relay took %d KiB, want less than 64 MiB", most)
 	}
