@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/internal/testenv"
 	"github.com/outbox-go/outbox/store"
 	"github.com/outbox-go/outbox/store/pgxstore"
 )
@@ -193,19 +194,28 @@ func TestWithinLeavesSettingsAlone(t *testing.T) {
 // neither sent by it nor hidden from those who read after its commit.
 func TestWithinDoesNotReadWhatIsNotCommitted(t *testing.T) {
 	t.Parallel()
-	s, pool, _ := openStore(t, nil)
+	// On a server of its own, where no other transaction is later than this one.
+	pool := openPool(t, testenv.StartPostgres(t, nil).URL())
+	s := newStore(t, pool, nil)
+	must(t, s.Migrate(t.Context()))
 	emit(t, s, "committed")
 	f := follow(t, s)
 	tx := begin(t, pool)
 	must(t, outbox.New(s).Emit(t.Context(), tx, outbox.Event{Topic: "own"}))
-	pages, err := s.Within(tx).Read(t.Context(), store.ReadRequest{Shards: store.FirstShards(64), Limit: 10})
-	must(t, err)
-	if rows := pages[0].Rows; len(rows) != 1 || rows[0].Topic != "committed" {
-		t.Fatalf("read %d messages, want the one that is committed", len(rows))
+	read := func(want int) {
+		t.Helper()
+		pages, err := s.Within(tx).Read(t.Context(), store.ReadRequest{Shards: store.FirstShards(64), Limit: 10})
+		must(t, err)
+		if rows := pages[0].Rows; len(rows) != want || rows[0].Topic != "committed" {
+			t.Fatalf("read %d messages, want the %d that are committed", len(rows), want)
+		}
 	}
+	read(1)
+	emit(t, s, "later")
+	read(2)
 	must(t, tx.Commit(t.Context()))
 	f.read()
-	f.want("committed", "own")
+	f.want("committed", "own", "later")
 }
 
 // TestRedriveGivesNewPositions where positions were given again after a restore, and
