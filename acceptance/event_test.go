@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -73,6 +74,14 @@ func TestE08_AttemptsAreSetOrRefused(t *testing.T) {
 		wantFault(t, relay.New(runs.store, p, &relay.Config{MaxAttempts: -1}).Run(ctx))
 		if len(runs.calls) != 0 {
 			t.Errorf("with MaxAttempts -1 the calls were for %q", topics(runs.calls))
+		}
+		// Who writes 0 into a configuration means something by it.
+		for _, value := range []string{"0", "-1"} {
+			cmd := exec.Command("go", "run", ".", "relay", "--database-url", s.databaseURL(), "--broker-url", s.brokerURL(), "--relay-max-attempts", value)
+			cmd.Dir = "../cmd/outbox"
+			if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), fmt.Sprintf("relay.max_attempts %q", value)) {
+				t.Errorf("with relay.max_attempts %s the program printed %s", value, out)
+			}
 		}
 	})
 }
