@@ -11,12 +11,13 @@ import (
 
 const (
 	// chosenSQL names the dead letters at some places, and with one of a parked key
-	// all of that key.
+	// all of that key. Of EXISTS the planner makes a join with all of a key's rows,
+	// for each place.
 	chosenSQL = `WITH seed AS (
 	SELECT place, route, tenant, key FROM {dead} WHERE place IN (SELECT value FROM json_each(?1))
 ), parked AS (
-	SELECT DISTINCT route, tenant, key FROM seed WHERE key <> '' AND EXISTS (
-		SELECT 1 FROM {dead} d WHERE d.parked = 1 AND d.route = seed.route AND d.tenant = seed.tenant AND d.key = seed.key)
+	SELECT DISTINCT route, tenant, key FROM seed WHERE key <> '' AND (
+		SELECT 1 FROM {dead} d WHERE d.parked = 1 AND d.route = seed.route AND d.tenant = seed.tenant AND d.key = seed.key LIMIT 1) IS NOT NULL
 ), chosen AS (
 	SELECT place FROM seed
 	UNION ALL
