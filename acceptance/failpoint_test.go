@@ -98,6 +98,8 @@ func (c *countdown) around(op operation, do func() error) error {
 		due = c.seen == c.point.N
 	}
 	if due && !c.point.After {
+		// What must not be done before this would show.
+		time.Sleep(50 * time.Millisecond)
 		killSelf()
 		select {}
 	}
@@ -376,7 +378,13 @@ func (f *failRun) run() {
 	if !f.later {
 		f.dies(f.start(f.point, false))
 	}
-	successor := f.start(failPoint{}, false)
+	// Of a message whose death was not recorded the successors must have waited: cured,
+	// it comes before them.
+	curable := f.policy == relay.Skip && f.point.Op == opDie
+	if curable {
+		f.cureTheLiving()
+	}
+	successor := f.start(failPoint{}, curable)
 	shown := f.carriedOut(successor)
 	if f.policy == relay.Skip {
 		f.ends(successor, shown)
@@ -396,6 +404,16 @@ func (f *failRun) run() {
 	f.next(harmless, f.keys...)
 	f.settles(cured, "all, in order", f.emitted, 0, 0, 0)
 	f.ends(cured, f.emitted)
+}
+
+// cureTheLiving notes that what is not dead yet will be taken.
+func (f *failRun) cureTheLiving() {
+	f.t.Helper()
+	f.poison = map[string][]int{}
+	for _, d := range f.list(store.Dead) {
+		s := decodeStep(f.t, d.Payload)
+		f.poison[s.Key] = append(f.poison[s.Key], s.N)
+	}
 }
 
 // begin emits ten messages of each key, of half the keys one that is poison, and

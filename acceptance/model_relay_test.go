@@ -82,11 +82,23 @@ type modelRelay struct {
 	*severed
 	world  *modelWorld
 	until  atomic.Int64 // stalled
+	lease  atomic.Int64 // when its leases end, at the latest
 	cancel context.CancelFunc
 	ended  chan struct{}
 }
 
 func (r *modelRelay) stalled() bool { return time.Now().UnixNano() < r.until.Load() }
+
+const modelTTL = time.Second
+
+// Claim notes how long the leases hold.
+func (r *modelRelay) Claim(ctx context.Context, request store.ClaimRequest) (store.Claim, error) {
+	claim, err := r.severed.Claim(ctx, request)
+	if err == nil {
+		r.lease.Store(time.Now().Add(request.TTL).UnixNano())
+	}
+	return claim, err
+}
 
 // Publish judges a message and answers at random, at once or later. Now and then it
 // takes long itself, as if the process had been stopped: what is sent next must be
@@ -106,6 +118,9 @@ func (r *modelRelay) publish(m *outbox.Message, done func(error)) (slow bool) {
 		return false
 	}
 	w.judge(m)
+	if time.Now().UnixNano() >= r.lease.Load() {
+		w.complain(m, "is sent when the lease has ended")
+	}
 	err, arrives := w.answer(m)
 	if arrives {
 		w.delivered[m.ID] = true
@@ -146,11 +161,7 @@ func (w *modelWorld) answer(m *outbox.Message) (err error, arrives bool) {
 // The caller holds mu.
 func (w *modelWorld) judge(m *outbox.Message) {
 	ctx := context.Background()
-	complain := func(format string, args ...any) {
-		if w.fault == "" {
-			w.fault = fmt.Sprintf("message %d of key %s: ", m.Position, m.Key) + fmt.Sprintf(format, args...)
-		}
-	}
+	complain := func(format string, args ...any) { w.complain(m, format, args...) }
 	if m.Attempts >= modelAttempts {
 		complain("is sent after %d attempts", m.Attempts)
 	}
@@ -179,6 +190,13 @@ func (w *modelWorld) judge(m *outbox.Message) {
 	}
 	if slices.ContainsFunc(dead, func(d store.Stored) bool { return d.Parked }) {
 		complain("is sent while its key is parked")
+	}
+}
+
+// complain keeps the first fault. The caller holds mu.
+func (w *modelWorld) complain(m *outbox.Message, format string, args ...any) {
+	if w.fault == "" {
+		w.fault = fmt.Sprintf("message %d of key %s: ", m.Position, m.Key) + fmt.Sprintf(format, args...)
 	}
 }
 
@@ -226,8 +244,8 @@ func (w *modelWorld) startOne() {
 	r.severed.also = r.stalled
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
-	running := relay.New(r.severed, r, &relay.Config{
-		Window: 5, ReadBatch: 7, SettleBatch: 5, LeaseTTL: time.Second, MaxAttempts: modelAttempts,
+	running := relay.New(r, r, &relay.Config{
+		Window: 5, ReadBatch: 7, SettleBatch: 5, LeaseTTL: modelTTL, MaxAttempts: modelAttempts,
 		Policies:       []relay.TopicPolicy{{Pattern: "park", Policy: relay.Park}, {Pattern: "block", Policy: relay.Block}},
 		RefusedBackoff: 50 * time.Millisecond, MaxRefusedBackoff: 200 * time.Millisecond,
 		UnavailableBackoff: 10 * time.Millisecond, MaxUnavailableBackoff: 100 * time.Millisecond,
