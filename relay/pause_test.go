@@ -135,6 +135,7 @@ func TestPausesThatCannotBeAskedForAreNotForgotten(t *testing.T) {
 		r, stop := b.startOn(s, b.broker.Publisher(), nil)
 		time.Sleep(3 * time.Second)
 		s.failPauses.Store(true)
+		time.Sleep(20 * time.Second) // longer than a lease
 		b.emitKeys("t", "k")
 		b.emitKeys("u", "l")
 		time.Sleep(time.Minute)

@@ -41,9 +41,6 @@ func (r *run) promoteOnce(ctx context.Context) (wait time.Duration) {
 		case p.Next > 0:
 			wait = min(wait, p.Next)
 		}
-		if p.Moved >= upkeepBatch {
-			wait = time.Nanosecond
-		}
 		return nil
 	})
 	if err != nil && ctx.Err() == nil {
