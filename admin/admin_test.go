@@ -119,6 +119,11 @@ func TestNobodyRedrivesAllByAccident(t *testing.T) {
 		if _, err := change(t.Context(), admin.Filter{NoPayload: true}); !errors.Is(err, admin.ErrNoCondition) {
 			t.Errorf("%s without a condition: got %v", name, err)
 		}
+		for _, f := range []admin.Filter{{Tenant: ptr("")}, {Key: ptr("")}, {Route: ptr(""), Tenant: ptr("")}} {
+			if _, err := change(t.Context(), f); !errors.Is(err, admin.ErrNoCondition) {
+				t.Errorf("%s with nothing but empty names: got %v", name, err)
+			}
+		}
 		if _, err := change(t.Context(), admin.Filter{All: true, Topic: "a"}); err == nil || !strings.Contains(err.Error(), "All is set beside [Topic]") {
 			t.Errorf("%s of all and of some: got %v", name, err)
 		}

@@ -15,7 +15,8 @@ import (
 // Filter chooses messages: those that meet all its conditions.
 type Filter struct {
 	// All is needed to change all messages, with no condition beside it: nobody
-	// redrives all by accident. Lists do not need it.
+	// redrives all by accident, nor by an empty Tenant, Key or Route alone. Lists do
+	// not need it.
 	All bool
 
 	IDs    []string     // only with one of these ids
@@ -39,7 +40,7 @@ type Filter struct {
 
 // ErrNoCondition is returned for a filter that would change all messages without
 // saying so.
-var ErrNoCondition = errors.New("admin: the filter has no condition: set one, or All to mean all messages")
+var ErrNoCondition = errors.New("admin: the filter has no condition but empty names: set one, or All to mean all messages")
 
 // conditions returns the names of those that are set.
 func (f *Filter) conditions() []string {
@@ -64,10 +65,20 @@ func (f *Filter) explicit() error {
 	switch {
 	case f.All && len(names) > 0:
 		return fmt.Errorf("admin: All is set beside %v: leave out one of them", names)
-	case !f.All && len(names) == 0:
+	case !f.All && len(names) == f.empty():
 		return ErrNoCondition
 	}
 	return nil
+}
+
+// empty returns how many conditions are of the empty name, which most messages have.
+func (f *Filter) empty() (n int) {
+	for _, name := range [...]*string{f.Tenant, f.Key, f.Route} {
+		if name != nil && *name == "" {
+			n++
+		}
+	}
+	return n
 }
 
 // reasons that a dead letter can have.

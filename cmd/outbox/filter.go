@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -87,12 +88,21 @@ func (f *filterFlags) checkAll(l *config.Loaded, some bool) {
 	if !f.needsCondition {
 		return
 	}
+	var empty []string // as by a variable that is not set: no condition by themselves
 	for _, name := range []string{"topic", "tenant", "key", "route", "reason", "older-than"} {
-		some = some || f.flags.Changed(name)
+		switch flag := f.flags.Lookup(name); {
+		case flag == nil || !flag.Changed:
+		case flag.Value.String() == "":
+			empty = append(empty, "--"+name)
+		default:
+			some = true
+		}
 	}
 	switch {
-	case f.all && some:
+	case f.all && (some || len(empty) > 0):
 		l.Add(config.Problem{Key: "--all", Reason: "is given beside ids or other conditions: leave out one of them"})
+	case !some && len(empty) > 0:
+		l.Add(config.Problem{Key: strings.Join(empty, ", "), Reason: "is empty, and no other condition is given: name one, or add --topic '#' to mean those without one"})
 	case !f.all && !some:
 		l.Add(config.Problem{Key: "--all", Reason: "is not given, nor any id or other condition: say which messages are meant"})
 	}
