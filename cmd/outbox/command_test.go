@@ -42,6 +42,8 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 		{"relay --windw 1", "unknown flag: --windw\nRun 'outbox relay --help'"},
 		{"relay now", "unknown command"},
 		{"relay", "database.url: is not set"},
+		{"stats --database-url=", "database.url (flag --database-url): is empty"},
+		{"relay --database-url postgres://h/d --broker-url=", "broker.url (flag --broker-url): is empty"},
 		{"demo --messages 0 --keys 0 --relays 65 --timeout -1s", "4 problems"},
 		{"demo --messages many", "invalid argument"},
 		{"demo --broker-url stdout:", "delivers to no worker"},

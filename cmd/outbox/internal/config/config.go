@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/outbox-go/outbox/relay"
 )
@@ -131,10 +132,13 @@ func (l *Loaded) IsSet(key string) bool { return l.settings[key].origin != "" }
 // Require reports each of the keys that has no value.
 func (l *Loaded) Require(keys ...string) {
 	for _, name := range keys {
-		if _, ok := l.settings[name]; ok {
+		k := keyNamed(name)
+		if set, ok := l.settings[name]; ok {
+			if !set.broken && strings.Join(set.values, "") == "" {
+				l.Fault(name, "is empty: give a value, for example "+k.Example)
+			}
 			continue
 		}
-		k := keyNamed(name)
 		l.problems = append(l.problems, Problem{Key: name, Reason: "is not set: give the flag --" + k.Flag() +
 			", the variable " + k.Env() + " or the key in the file; for example " + k.Example})
 	}
