@@ -182,10 +182,10 @@ func TestRoutesAreCheckedBeforeAnythingConnects(t *testing.T) {
 	d := sqliteDesk(t)
 	delete(d.env, "OUTBOX_BROKER_URL")
 	d.env["OUTBOX_CONFIG"] = yamlFile(t, `routes:
-  a: {broker_url: 'mysql://u:geheim@h/'}
-  b: {broker_url: nats://h, stream: a.b}
-  c: {}
-  d: {broker_url: amqp://h, exchange: amq.direct}
+  a: {topics: a, broker_url: 'mysql://u:geheim@h/'}
+  b: {topics: b, broker_url: nats://h, stream: a.b}
+  c: {topics: c}
+  d: {topics: d, broker_url: amqp://h, exchange: amq.direct}
 `)
 	got := d.call("relay")
 	got.want(t, exitUsage, "4 problems", `routes.a.broker_url "mysql://u:xxxxx@h/"`, "unknown scheme mysql", "outbox.yaml:2)", `routes.b.stream "a.b"`, "outbox.yaml:3)",
@@ -194,7 +194,7 @@ func TestRoutesAreCheckedBeforeAnythingConnects(t *testing.T) {
 		t.Errorf("a password is shown: %s", got.stderr)
 	}
 	// Who names a broker for each route needs no other.
-	d.env["OUTBOX_CONFIG"] = yamlFile(t, "routes:\n  a: {broker_url: stdout:}\n")
+	d.env["OUTBOX_CONFIG"] = yamlFile(t, "routes:\n  a: {topics: '#', broker_url: stdout:}\n")
 	d.emit("--topic", "x", "--route", "a")
 	d.call("relay", "--once", "--relay-route", "a").want(t, 0, `"topic":"x"`)
 }

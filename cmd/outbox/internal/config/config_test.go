@@ -348,7 +348,7 @@ routes:
     headers: {class: "${CLASS}"}
     broker_url: nats://${HOST:-h}:4222
     stream: audits
-  all:
+  all: {topics: '#', tenants: ['', c]}
 `
 	l := load(t, file, map[string]string{"CLASS": "x"}, map[string][]string{"broker.exchange": {"e"}})
 	if got := problems(t, l); got != nil || len(l.Routes) != 2 {
@@ -357,9 +357,38 @@ routes:
 	got := fmt.Sprintf("%+v %+v\n%+v %+v", l.Routes[0].Route, l.Routes[0].Broker, l.Routes[1].Route, l.Routes[1].Broker)
 	const want = "{Name:audit Topics:[audit.# log.*] Tenants:[a,b] Headers:map[class:x]} " +
 		"{URL:nats://h:4222 Exchange:e Stream:audits SubjectPrefix:outbox. CheckOnly:false Accept:true}\n" +
-		"{Name:all Topics:[] Tenants:[] Headers:map[]} {URL:stdout: Exchange:e Stream:s SubjectPrefix:outbox. CheckOnly:false Accept:true}"
+		"{Name:all Topics:[#] Tenants:[ c] Headers:map[]} {URL:stdout: Exchange:e Stream:s SubjectPrefix:outbox. CheckOnly:false Accept:true}"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestRoutesNeedConditions: what is empty by mistake would take all messages.
+func TestRoutesNeedConditions(t *testing.T) {
+	t.Parallel()
+	const file = `routes:
+  a: {topics: []}
+  b: {tenants: }
+  c: {headers: {class: }}
+  d: {headers: {class: "${CLASS:-}"}}
+  e: {headers: {}}
+  f: {broker_url: stdout:}
+  g: {topics: "#", broker_url: "${URL:-}"}
+  h: {tenants: [null]}
+  i: {}
+  j:
+`
+	const empty = "is empty: give a value, or leave the key out"
+	const none = "has no condition, topics, tenants or headers: write topics: ['#'] for all messages"
+	want := []string{
+		`routes.a.topics (outbox.yaml:2): ` + empty, `routes.b.tenants (outbox.yaml:3): ` + empty, `routes.c.headers.class (outbox.yaml:4): ` + empty,
+		`routes.d.headers.class (outbox.yaml:5): ` + empty, `routes.e.headers (outbox.yaml:6): must have the names of headers below it, each with its value`,
+		`routes.f (outbox.yaml:7): ` + none, `routes.g.broker_url (outbox.yaml:8): ` + empty, `routes.h.tenants (outbox.yaml:9): ` + empty,
+		`routes.i (outbox.yaml:10): ` + none,
+		`routes.j (outbox.yaml:11): must have keys below it: ` + strings.Join(routeWords(), ", "),
+	}
+	if got := problems(t, load(t, file, nil, nil)); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 

@@ -104,12 +104,10 @@ func (f *file) routeMapping(r *Route, n *yaml.Node) {
 		n = n.Alias
 	}
 	if n.Kind != yaml.MappingNode {
-		if n.Tag != "!!null" {
-			f.fault(routesKey+"."+r.Name, n, "must have keys below it: "+strings.Join(routeWords(), ", "))
-		}
+		f.fault(routesKey+"."+r.Name, n, "must have keys below it: "+strings.Join(routeWords(), ", "))
 		return
 	}
-	seen := map[string]bool{}
+	seen, faults := map[string]bool{}, len(f.problems)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		twice := seen[key.Value]
@@ -131,9 +129,13 @@ func (f *file) routeMapping(r *Route, n *yaml.Node) {
 			}
 		}
 	}
+	if !seen["topics"] && !seen["tenants"] && !seen["headers"] && len(f.problems) == faults {
+		f.fault(routesKey+"."+r.Name, n, "has no condition, topics, tenants or headers: write topics: ['#'] for all messages")
+	}
 }
 
-// list reads a value or several. Without any, there is none.
+// list reads a value or several. An empty one is a fault, lest a route takes all
+// because a variable is not set; but tenants may list the empty name.
 func (f *file) list(key string, n *yaml.Node) (values []string, ok bool) {
 	nodes := []*yaml.Node{n}
 	if n.Kind == yaml.SequenceNode {
@@ -154,11 +156,16 @@ func (f *file) list(key string, n *yaml.Node) (values []string, ok bool) {
 			values = append(values, value)
 		}
 	}
-	return values, good && len(values) > 0
+	listed := n.Kind == yaml.SequenceNode && strings.HasSuffix(key, ".tenants") && len(values) > 0
+	if good && !listed && strings.Join(values, "") == "" {
+		f.fault(key, n, "is empty: give a value, or leave the key out")
+		good = false
+	}
+	return values, good
 }
 
 func (f *file) routeHeaders(r *Route, n *yaml.Node) {
-	if n.Kind != yaml.MappingNode {
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 {
 		f.fault(r.key("headers"), n, "must have the names of headers below it, each with its value")
 		return
 	}
