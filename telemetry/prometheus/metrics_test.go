@@ -32,21 +32,24 @@ type fakeCounter struct {
 
 func (f *fakeCounter) Stats(ctx context.Context) (store.Stats, error) {
 	f.calls = append(f.calls, time.Now())
+	f.mu.Lock()
+	took := f.took
+	f.mu.Unlock()
 	select {
 	case <-ctx.Done():
 		return store.Stats{}, ctx.Err()
-	case <-time.After(f.took):
+	case <-time.After(took):
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.stats, f.err
 }
 
-// answer changes what the next counts return.
+// answer changes what the next counts return, from now on at once.
 func (f *fakeCounter) answer(stats store.Stats, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.stats, f.err = stats, err
+	f.stats, f.err, f.took = stats, err, 0
 }
 
 // scrape returns all that a registry with the collectors has, as text.
@@ -198,7 +201,7 @@ func TestCountingTakesLittleOfTheTime(t *testing.T) {
 	for _, tc := range []struct {
 		took  time.Duration
 		calls int
-	}{{0, 360}, {50 * time.Millisecond, 360}, {time.Second, 36}, {time.Hour, 1}} {
+	}{{0, 360}, {50 * time.Millisecond, 360}, {time.Second, 36}, {30 * time.Second, 24}} {
 		synctest.Test(t, func(t *testing.T) {
 			f := &fakeCounter{took: tc.took}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour-time.Millisecond)
@@ -206,6 +209,33 @@ func TestCountingTakesLittleOfTheTime(t *testing.T) {
 			promoutbox.NewStore(f, nil).Run(ctx)
 			if len(f.calls) != tc.calls {
 				t.Errorf("counts of %v: %d in an hour, want %d", tc.took, len(f.calls), tc.calls)
+			}
+		})
+	}
+}
+
+// TestCountsThatFailAreTriedAgain: soon at first, and never much later than that, even
+// if each of them ends by its time-out.
+func TestCountsThatFailAreTriedAgain(t *testing.T) {
+	for took, want := range map[time.Duration][]int{0: {0, 10, 30, 70, 150, 270, 390}, time.Hour: {0, 70, 150, 250, 390, 570}} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakeCounter{took: took, err: errors.New("the database is away")}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			begun := time.Now()
+			go func() { defer close(ended); promoutbox.NewStore(f, nil).Run(ctx) }()
+			time.Sleep(575 * time.Second)
+			f.answer(store.Stats{}, nil)
+			time.Sleep(5 * time.Minute)
+			cancel()
+			<-ended
+			for i, second := range want {
+				if at := f.calls[i].Sub(begun); at != time.Duration(second)*time.Second {
+					t.Errorf("counts of %v: number %d at %v, want %d s", took, i, at, second)
+				}
+			}
+			if last := len(f.calls) - 1; f.calls[last].Sub(f.calls[last-1]) != 10*time.Second {
+				t.Errorf("counts that succeed again are %v apart", f.calls[last].Sub(f.calls[last-1]))
 			}
 		})
 	}

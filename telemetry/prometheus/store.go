@@ -12,9 +12,11 @@ import (
 
 const (
 	// countInterval is the least time between two counts, and countShare how many
-	// times as long as it takes must pass: counting takes at most 1 % of the time.
-	countInterval = 10 * time.Second
-	countShare    = 99
+	// times as long as it takes must pass: counting takes at most 1 % of the time,
+	// unless it is so slow that figures would be older than maxCountInterval.
+	countInterval    = 10 * time.Second
+	countShare       = 99
+	maxCountInterval = 2 * time.Minute
 
 	countTimeout = time.Minute
 )
@@ -73,20 +75,29 @@ func NewStore(s Counter, config *Config) *Store {
 	}
 }
 
-// Run counts until ctx ends, at most every 10 s and at most for 1 % of the time. An
-// old figure is better than a slow database.
+// Run counts until ctx ends: every 10 s, less often where counting would take more
+// than 1 % of the time or has failed, but with never more than 2 min between two
+// counts.
 func (s *Store) Run(ctx context.Context) {
-	for ctx.Err() == nil {
-		took := s.count(ctx)
+	for failed := 0; ctx.Err() == nil; {
+		took, err := s.count(ctx)
+		wait := max(countInterval-took, countShare*took)
+		if err == nil {
+			failed = 0
+		} else {
+			// What a failed count took says nothing of what counting takes.
+			wait = countInterval << min(failed, 10)
+			failed++
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(max(countInterval-took, countShare*took)):
+		case <-time.After(min(wait, maxCountInterval)):
 		}
 	}
 }
 
 // count counts once and returns how long that took.
-func (s *Store) count(ctx context.Context) time.Duration {
+func (s *Store) count(ctx context.Context) (time.Duration, error) {
 	begun := time.Now()
 	counting, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
@@ -104,7 +115,7 @@ func (s *Store) count(ctx context.Context) time.Duration {
 	case ctx.Err() == nil:
 		s.errors.Inc()
 	}
-	return took
+	return took, err
 }
 
 // Describe implements [prometheus.Collector].
