@@ -24,6 +24,7 @@ import (
 type way struct {
 	route  string
 	broker *config.Broker
+	rates  []relay.Rate
 }
 
 // waysOf returns the ways on which the program drains an outbox: that of all
@@ -31,7 +32,7 @@ type way struct {
 // names. There is none if it names a route that is not in the file, which has some.
 func waysOf(l *config.Loaded) []way {
 	if len(l.Routes) == 0 {
-		return []way{{l.Drain.Route, &l.Broker}}
+		return []way{{l.Drain.Route, &l.Broker, l.Relay.Rates}}
 	}
 	var ways []way
 	if l.Drain.Route == "" {
@@ -39,7 +40,7 @@ func waysOf(l *config.Loaded) []way {
 	}
 	for i := range l.Routes {
 		if r := &l.Routes[i]; l.Drain.Route == "" || l.Drain.Route == r.Name {
-			ways = append(ways, way{r.Name, &r.Broker})
+			ways = append(ways, way{r.Name, &r.Broker, r.Rates})
 		}
 	}
 	return ways
@@ -103,7 +104,7 @@ func newFleet(
 // equip gives a station its relay.
 func (f *fleet) equip(s *station, several bool, output io.Writer) (err error) {
 	c := f.config.Relay
-	c.Logger = f.logger
+	c.Logger, c.Rates = f.logger, s.way.rates
 	if several {
 		c.Logger = f.logger.With("outbox", s.outbox, "route", s.way.route)
 	}
@@ -113,8 +114,8 @@ func (f *fleet) equip(s *station, several bool, output io.Writer) (err error) {
 		c.Hooks = []relay.Hook{metrics}
 	}
 	if s.way.broker == nil {
-		// What is dispatched is changed, held back and kept on its routes.
-		c.Transform, c.Rates, c.Keep = nil, nil, 0
+		// What is dispatched is changed and kept on its routes.
+		c.Transform, c.Keep = nil, 0
 		s.relay = relay.NewRouter(s.store.View(""), f.routes(), &c)
 	} else {
 		s.publisher, err = wire.OpenPublisher(*s.way.broker, output, c.Logger)

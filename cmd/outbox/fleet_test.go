@@ -177,6 +177,22 @@ func TestOneRouteCanRunByItself(t *testing.T) {
 	}
 }
 
+// TestRouteHasRatesOfItsOwn: in the place of those of all relays, which would let one
+// message through.
+func TestRouteHasRatesOfItsOwn(t *testing.T) {
+	t.Parallel()
+	d := sqliteDesk(t)
+	d.env["OUTBOX_CONFIG"] = yamlFile(t, `
+relay: {rates: ['#=4/h']}
+routes:
+  fast: {topics: [a], rates: ['a=1000/s']}
+`)
+	for range 5 {
+		d.emit("--topic", "a")
+	}
+	start(t, d.env, "relay").awaitLines(5)
+}
+
 func TestRoutesAreCheckedBeforeAnythingConnects(t *testing.T) {
 	t.Parallel()
 	d := sqliteDesk(t)

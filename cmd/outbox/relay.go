@@ -36,9 +36,10 @@ take the routes that match them, and each route has a relay of its own, with the
 
   routes:
     audit: {topics: [audit.#, user.*], broker_url: 'nats://audit:4222', stream: audit}
-    mail: {topics: [mail.#], tenants: [acme], headers: {class: urgent}}
+    mail: {topics: [mail.#], tenants: [acme], headers: {class: urgent}, rates: ['#=10/s']}
 
-A message that matches several takes each of them, and one that matches none becomes a dead letter.`,
+A message that matches several takes each of them, and one that matches none becomes a dead letter.
+relay.rates are for each relay: each route and outbox of each process. A route has those, or its own.`,
 		Example: `  outbox relay --database-url postgres://app@localhost/shop --broker-url amqp://guest:guest@localhost/
   outbox relay --config /etc/outbox.yaml --relay-listen :9464
   outbox relay --database-url sqlite:shop.db --broker-url stdout: --once --limit 10`,

@@ -348,13 +348,17 @@ routes:
     headers: {class: "${CLASS}"}
     broker_url: nats://${HOST:-h}:4222
     stream: audits
+    rates: [a=2/s, "#=60/m"]
   all: {topics: '#', tenants: ['', c]}
 `
-	l := load(t, file, map[string]string{"CLASS": "x"}, map[string][]string{"broker.exchange": {"e"}})
+	l := load(t, file, map[string]string{"CLASS": "x"}, map[string][]string{"broker.exchange": {"e"}, "relay.rates": {"b=3/s"}})
 	if got := problems(t, l); got != nil || len(l.Routes) != 2 {
 		t.Fatal(l.Routes, got)
 	}
 	got := fmt.Sprintf("%+v %+v\n%+v %+v", l.Routes[0].Route, l.Routes[0].Broker, l.Routes[1].Route, l.Routes[1].Broker)
+	if text := fmt.Sprint(l.Routes[0].Rates, l.Routes[1].Rates, l.Relay.Rates); text != "[{a 2} {# 1}] [{b 3}] [{b 3}]" {
+		t.Errorf("rates are %s", text)
+	}
 	const want = "{Name:audit Topics:[audit.# log.*] Tenants:[a,b] Headers:map[class:x]} " +
 		"{URL:nats://h:4222 Exchange:e Stream:audits SubjectPrefix:outbox. CheckOnly:false Accept:true}\n" +
 		"{Name:all Topics:[#] Tenants:[ c] Headers:map[]} {URL:stdout: Exchange:e Stream:s SubjectPrefix:outbox. CheckOnly:false Accept:true}"
@@ -404,6 +408,7 @@ func TestRouteProblemsNameTheirLines(t *testing.T) {
     headers: [x]
     broker_url: mysql://u:geheim@h
     unroutable: drop
+    rates: a
   audit:
   list: [a]
 `
@@ -416,11 +421,12 @@ func TestRouteProblemsNameTheirLines(t *testing.T) {
 		`routes.audit.topcis (outbox.yaml:5): is not a key; did you mean topics?`,
 		`routes.audit.stream (outbox.yaml:7): is there twice: remove one of them`,
 		`routes.audit.headers (outbox.yaml:8): must have the names of headers below it, each with its value`,
-		`routes.audit (outbox.yaml:11): is there twice: remove one of them`,
-		`routes.list (outbox.yaml:12): must have keys below it: topics, tenants, headers, broker_url, exchange, stream, subject_prefix, unroutable`,
+		`routes.audit (outbox.yaml:12): is there twice: remove one of them`,
+		`routes.list (outbox.yaml:13): must have keys below it: topics, tenants, headers, broker_url, exchange, stream, subject_prefix, unroutable, rates`,
 		`routes.a b.topics "a..b" (outbox.yaml:3): "a..b", which has an empty word: dots separate words and stand neither first, last nor twice`,
 		`routes.audit.stream "a,b" (outbox.yaml:6): must be a single value`,
 		`routes.audit.unroutable "drop" (outbox.yaml:10): must be refuse or accept`,
+		`routes.audit.rates "a" (outbox.yaml:11): has "a": must be pattern=number/s`,
 		`routes.audit.broker_url "mysql://u:xxxxx@h" (outbox.yaml:9): is wrong`,
 	}
 	if got := problems(t, l); !slices.Equal(got, want) {

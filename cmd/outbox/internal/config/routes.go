@@ -17,6 +17,7 @@ const routesKey = "routes"
 type Route struct {
 	relay.Route
 	Broker Broker
+	Rates  []relay.Rate // those of relay.rates if it has none of its own
 
 	settings map[string]setting
 }
@@ -39,7 +40,16 @@ var routeKeys = []struct {
 		r.Broker.Accept = c.Broker.Accept
 		return err
 	}},
+	{"rates", func(r *Route, values []string) error {
+		c := Config{}
+		err := rates(&c, values)
+		r.Rates = c.Relay.Rates
+		return err
+	}},
 }
+
+// routeLists are the keys of a route that take several values.
+var routeLists = []string{"topics", "tenants", "rates"}
 
 func routeTopics(r *Route, values []string) error {
 	r.Topics = values
@@ -182,17 +192,17 @@ func (f *file) routeHeaders(r *Route, n *yaml.Node) {
 	r.settings["headers"] = setting{origin: f.origin(n)}
 }
 
-// setRoutes makes the routes: what a route does not say of its broker, broker.*
-// does.
+// setRoutes makes the routes: what a route does not say of its broker or its rates,
+// broker.* and relay.rates do.
 func (l *Loaded) setRoutes() {
 	for _, r := range l.routes {
-		r.Broker = l.Broker
+		r.Broker, r.Rates = l.Broker, l.Relay.Rates
 		for _, k := range routeKeys {
 			set, ok := r.settings[k.name]
 			if !ok || k.set == nil {
 				continue
 			}
-			if len(set.values) > 1 && k.name != "topics" && k.name != "tenants" {
+			if len(set.values) > 1 && !slices.Contains(routeLists, k.name) {
 				r.Fault(l, k.name, "must be a single value")
 			} else if err := k.set(&r, set.values); err != nil {
 				r.Fault(l, k.name, err.Error())
