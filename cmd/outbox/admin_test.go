@@ -170,6 +170,8 @@ func TestNothingIsChangedWithoutACondition(t *testing.T) {
 		{"resume --topic=", "--topic: is empty"},
 		{"stats --watch 1ms", "must be at least 1s"},
 		{"relay --limit 3", "is of use with --once alone"},
+		{"relay --once --relay-rates a=1/s --relay-listen :0", "2 problems"},
+		{"relay --once --relay-listen :0", "--relay-listen: is given with --once, which does not heed it"},
 		{"relay --once --limit 0", `--limit "0": must be 1 to 10000`},
 	} {
 		d.call(strings.Fields(tc.args)...).want(t, exitUsage, tc.want)
@@ -350,7 +352,7 @@ func TestRelayOnceFailsIfAMessageIsNotSent(t *testing.T) {
 	d := sqliteDesk(t)
 	id := d.emit("--topic", "a")
 	d.env["OUTBOX_BROKER_URL"] = closedPort(t)
-	d.call("relay", "--once").want(t, exitFailure, "1 messages were not sent")
+	d.call("relay", "--once").want(t, exitFailure, "1 message was not sent, the last one for ", "refused")
 	d.env["OUTBOX_BROKER_URL"] = "stdout:"
 	if sent := lines(t, d.call("relay", "--once").stdout); len(sent) != 1 || sent[0]["id"] != id {
 		t.Errorf("sent %v", sent)

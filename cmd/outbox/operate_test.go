@@ -63,7 +63,7 @@ func TestUnroutableMessageIsAcceptedIfTheUserSaysSo(t *testing.T) {
 	d := sqliteDesk(t)
 	d.env["OUTBOX_BROKER_URL"] = testenv.RabbitMQ(t).NewVHost(t)
 	d.emit("--topic", "a")
-	d.call("relay", "--once").want(t, exitFailure, "1 messages were not sent")
+	d.call("relay", "--once").want(t, exitFailure, "1 message was not sent, the last one for ", "see `outbox messages list --waiting`")
 	d.call("messages", "retry", "--all").want(t, 0)
 	d.call("relay", "--once", "--broker-unroutable", "accept").want(t, 0)
 	d.wantPrinted("", "messages", "list", "--json")

@@ -101,6 +101,14 @@ func (p *printer) flush() error {
 	return p.table.Flush()
 }
 
+// count returns "1 message" or "2 messages".
+func count(n int, one, several string) string {
+	if n == 1 {
+		several = one
+	}
+	return fmt.Sprintf("%d %s", n, several)
+}
+
 const maxCell = 80
 
 // cell returns text as it may be in a table: in one line, short, and without what a

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
@@ -28,8 +29,11 @@ number of relays, on any number of machines, share the work and take over from o
 SIGTERM or SIGINT lets it wait for the confirms that are outstanding, give back its share, and exit
 with 0; a second signal ends it at once, with 1. What was sent and not confirmed is sent again.
 
-With --once it sends what is due, one message after another and at most --limit, and ends: with 1 if a
-message was not sent. Beside running relays it takes what they leave.
+With --once it sends what is due, one message after another and at most --limit, deletes what relay.keep
+no longer keeps, and ends. It exits with 1 if the broker did not take a message that was tried, though that
+one may be a dead letter by now; if the database failed or did not answer within 30s; or if a signal came.
+Messages that are left to the next run, wait, are paused or have expired are no failure. Beside running
+relays it takes what they leave, and rates are not heeded.
 
 With relay.listen it answers /healthz, /readyz and /metrics by HTTP. With "routes" in the file, messages
 take the routes that match them, and each route has a relay of its own, with the broker that it names:
@@ -55,7 +59,7 @@ relay.rates are for each relay: each route and outbox of each process. A route h
 		wire.CheckDatabase(l)
 		wire.CheckFile(l)
 		outboxes := wire.CheckOutboxes(l)
-		ways := f.check(l, flags.Changed("limit"))
+		ways := f.check(l, flags)
 		if err := l.Err(); err != nil {
 			return err
 		}
@@ -71,11 +75,16 @@ const (
 
 // check reports what is wrong with the flags, the routes and their brokers, and
 // returns the ways that messages go.
-func (f *relayFlags) check(l *config.Loaded, limited bool) []way {
+func (f *relayFlags) check(l *config.Loaded, flags *pflag.FlagSet) []way {
 	if f.limit < 1 || f.limit > maxOnce {
 		l.Add(config.Problem{Key: "--limit", Value: strconv.Itoa(f.limit), Reason: fmt.Sprintf("must be 1 to %d", maxOnce)})
-	} else if limited && !f.once {
+	} else if flags.Changed("limit") && !f.once {
 		l.Add(config.Problem{Key: "--limit", Value: strconv.Itoa(f.limit), Reason: "is of use with --once alone"})
+	}
+	for _, name := range []string{"relay-rates", "relay-listen"} {
+		if f.once && flags.Changed(name) {
+			l.Add(config.Problem{Key: "--" + name, Reason: "is given with --once, which does not heed it: leave out one of them"})
+		}
 	}
 	wire.CheckRoutes(l)
 	ways := waysOf(l)
