@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"regexp"
@@ -8,9 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/outbox-go/outbox/internal/testenv"
+	"github.com/outbox-go/outbox/store/pgxstore"
 )
 
 // blocks returns what stands in the blocks of a language in a document.
@@ -51,25 +55,73 @@ func TestDocumentedFilesAreRight(t *testing.T) {
 	}
 }
 
+// roleDesk has an outbox of its own, as a role that has the rights which
+// docs/operations.md gives to a relay, an emitter or a worker.
+func roleDesk(t *testing.T, who string) (d *desk, url string) {
+	t.Helper()
+	pg := testenv.Postgres(t)
+	url = pg.NewDatabase(t)
+	owner := &desk{t, map[string]string{"OUTBOX_DATABASE_URL": url}, nil}
+	owner.call("migrate").want(t, 0)
+	role := fmt.Sprintf("%s_%d", who, time.Now().UnixNano())
+	pg.Exec(url, `CREATE ROLE `+role+` LOGIN`)
+	t.Cleanup(func() { pg.Exec(url, `DROP OWNED BY `+role+`; DROP ROLE `+role) })
+	granted := false
+	for _, block := range blocks(t, "docs/operations.md", "sql") {
+		if strings.Contains(block, " TO "+who+";") {
+			pg.Exec(url, strings.ReplaceAll(block, " TO "+who+";", " TO "+role+";"))
+			granted = true
+		}
+	}
+	as := strings.Replace(url, "//postgres@", "//"+role+"@", 1)
+	if as == url || !granted {
+		t.Fatalf("the URL %s names another role, or nothing is granted to %s", url, who)
+	}
+	return &desk{t, map[string]string{"OUTBOX_DATABASE_URL": as, "OUTBOX_BROKER_URL": "stdout:"}, nil}, url
+}
+
+func TestDocumentedRightsAreEnoughForAnEmitter(t *testing.T) {
+	t.Parallel()
+	d, url := roleDesk(t, "emitter")
+	d.emit("--topic", "a")
+	d.emit("--topic", "a", "--in", "1h")
+	pg := testenv.Postgres(t)
+	pg.Exec(d.env["OUTBOX_DATABASE_URL"], `SELECT outbox.emit('a', '{}', 'k');
+		SELECT outbox.emit('a', '{}', deliver_at => now() + interval '1 hour');
+		INSERT INTO outbox.message (topic, key, payload) VALUES ('a', 'k', '{}');
+		INSERT INTO outbox.scheduled (topic, payload, deliver_at) VALUES ('a', '{}', now())`)
+	if got := pg.Exec(url, `SELECT (SELECT count(*) FROM outbox.message), (SELECT count(*) FROM outbox.scheduled)`); fmt.Sprint(got) != "[[3 3]]" {
+		t.Errorf("got %v, want three of each", got)
+	}
+}
+
+func TestDocumentedRightsAreEnoughForAWorker(t *testing.T) {
+	t.Parallel()
+	d, _ := roleDesk(t, "worker")
+	pool, err := pgxpool.New(t.Context(), d.env["OUTBOX_DATABASE_URL"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	s := pgxstore.New(pool, nil)
+	for i := range 2 {
+		first, err := s.Once(t.Context(), "billing", "1", func(context.Context, pgx.Tx) error { return nil })
+		if err != nil || first != (i == 0) {
+			t.Errorf("time %d: first is %v, %v", i, first, err)
+		}
+	}
+	d.call("purge", "--inbox", "--older-than", "30d", "--dry-run").want(t, 0)
+	await(t, "the row to be old", func() bool {
+		return strings.HasPrefix(d.call("purge", "--inbox", "--older-than", "1ms").stdout, "inbox: 1 ")
+	})
+}
+
 // TestDocumentedRightsAreEnough runs all that a relay and its operator do as a role
 // that has the rights which docs/operations.md gives it.
 func TestDocumentedRightsAreEnough(t *testing.T) {
 	t.Parallel()
-	pg := testenv.Postgres(t)
-	url := pg.NewDatabase(t)
-	owner := &desk{t, map[string]string{"OUTBOX_DATABASE_URL": url}, nil}
-	owner.call("migrate").want(t, 0)
-	role := fmt.Sprintf("relay_%d", time.Now().UnixNano())
-	pg.Exec(url, `CREATE ROLE `+role+` LOGIN`)
-	t.Cleanup(func() { pg.Exec(url, `DROP OWNED BY `+role+`; DROP ROLE `+role) })
-	grants := strings.ReplaceAll(blocks(t, "docs/operations.md", "sql")[0], " TO relay;", " TO "+role+";")
-	pg.Exec(url, grants)
-	d := &desk{t, map[string]string{
-		"OUTBOX_DATABASE_URL": strings.Replace(url, "//postgres@", "//"+role+"@", 1), "OUTBOX_BROKER_URL": "stdout:", "OUTBOX_RELAY_KEEP": "1s",
-	}, nil}
-	if d.env["OUTBOX_DATABASE_URL"] == url {
-		t.Fatalf("the URL %s names another role", url)
-	}
+	d, _ := roleDesk(t, "relay")
+	d.env["OUTBOX_RELAY_KEEP"] = "1s"
 	d.emit("--topic", "a")
 	d.emit("--topic", "a", "--in", "1ms")
 	p := start(t, d.env, "relay")
