@@ -110,7 +110,7 @@ func (f *fleet) equip(s *station, several bool, output io.Writer) (err error) {
 	}
 	var metrics *promoutbox.Metrics
 	if f.registry != nil {
-		metrics = promoutbox.New(&promoutbox.Config{Outbox: s.outbox, Route: s.way.route})
+		metrics = promoutbox.New(&promoutbox.Config{Outbox: s.outbox, Route: s.way.route, Router: s.way.broker == nil})
 		c.Hooks = []relay.Hook{metrics}
 	}
 	if s.way.broker == nil {
@@ -166,13 +166,20 @@ func (f *fleet) run(ctx context.Context, version string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	f.logStop()
+	return nil
+}
+
+// logStop says what was done. What was dispatched counts where it is sent.
+func (f *fleet) logStop() {
 	var confirmed, settled int64
 	for _, s := range f.stations {
-		confirmed += s.relay.Stats().Confirmed
-		settled += s.relay.Stats().Settled
+		if s.way.broker != nil {
+			confirmed += s.relay.Stats().Confirmed
+			settled += s.relay.Stats().Settled
+		}
 	}
 	f.logger.Info("relay stopped", "confirmed", confirmed, "settled", settled)
-	return nil
 }
 
 func (f *fleet) logStart(version string) {

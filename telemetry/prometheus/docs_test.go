@@ -38,6 +38,7 @@ func TestOperationsNameAllMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	var all []string
+	all, _ = described(promoutbox.New(&promoutbox.Config{Router: true}))
 	for _, c := range []prometheus.Collector{promoutbox.New(nil), promoutbox.NewStore(&fakeCounter{}, nil)} {
 		names, rows := described(c)
 		if all = append(all, names...); !strings.Contains(string(text), "\n|---|---|\n"+rows) {

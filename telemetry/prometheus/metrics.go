@@ -21,10 +21,15 @@ type Config struct {
 	// Route is the label route, of a relay's metrics alone. Defaults to none, which
 	// is the route of a relay that is bound to none.
 	Route string
+
+	// Router says that the relay is one of [relay.NewRouter], which has no broker: it
+	// has outbox_dispatched_total in the place of a broker's metrics.
+	Router bool
 }
 
 var (
 	_ prometheus.Collector   = (*Metrics)(nil)
+	_ relay.PublishHook      = (*Metrics)(nil)
 	_ relay.AnswerHook       = (*Metrics)(nil)
 	_ relay.ReadHook         = (*Metrics)(nil)
 	_ relay.SettleHook       = (*Metrics)(nil)
@@ -37,6 +42,8 @@ var (
 // it with [New].
 type Metrics struct {
 	published, refused, unavailable   prometheus.Counter
+	retries                           prometheus.Counter
+	dispatched                        prometheus.Counter // nil unless it is a router's
 	settled, settleErrors             prometheus.Counter
 	readRows, readErrors              prometheus.Counter
 	outages, reconnects               prometheus.Counter
@@ -61,24 +68,22 @@ func New(config *Config) *Metrics {
 	labels := prometheus.Labels{"outbox": config.Outbox, "route": config.Route}
 	m := &Metrics{}
 	f := factory{labels: labels}
-	m.published = f.counter("outbox_published_total", "Messages that the broker confirmed.")
-	m.refused = f.counter("outbox_refused_total", "Answers of the broker that it does not take a message now; each is an attempt.")
-	m.unavailable = f.counter("outbox_unavailable_total", "Messages that were sent and not answered, or could not be sent; they are sent again and no attempt counts.")
+	m.ofBroker(&f)
+	ofBroker := len(f.all)
 	m.dead = f.counterBy("outbox_dead_total", "Messages that became dead letters.", "reason")
 	m.settled = f.counter("outbox_settled_total", "Confirmed messages that were removed from the outbox.")
 	m.settleErrors = f.counter("outbox_settle_errors_total", "Batches of confirmed messages that could not be removed; they are tried again.")
 	m.readRows = f.counter("outbox_read_messages_total", "Messages read from the outbox.")
 	m.readErrors = f.counter("outbox_read_errors_total", "Reads of the outbox that failed; they are tried again.")
-	m.outages = f.counter("outbox_broker_outages_total", "How often the broker went away.")
-	m.reconnects = f.counter("outbox_broker_reconnects_total", "How often the broker came back.")
-	m.publishTook = f.histogram("outbox_publish_duration_seconds", "Time from sending a message to the broker's confirm.")
 	m.settleTook = f.histogram("outbox_settle_duration_seconds", "Time to remove a batch of confirmed messages.")
 	m.readTook = f.histogram("outbox_read_duration_seconds", "Time of a read of the outbox.")
 	m.shards = f.gauge("outbox_shards", "Shards that this relay owns.")
 	m.relays = f.gauge("outbox_relays", "Relays of the outbox and route that are alive, as this one sees it.")
-	m.up = f.gauge("outbox_broker_up", "1 while the broker takes messages, 0 while it is away.")
-	m.up.Set(1)
 	m.all = f.all
+	if config.Router {
+		m.dispatched = f.counter("outbox_dispatched_total", "Messages that took their routes.")
+		m.all = f.all[ofBroker:]
+	}
 	m.watched = [...]*prometheus.Desc{
 		f.desc("outbox_in_flight_messages", "Messages that were sent and are not answered yet."),
 		f.desc("outbox_window_messages", "The greatest number of messages in flight."),
@@ -89,6 +94,19 @@ func New(config *Config) *Metrics {
 		m.dead.WithLabelValues(string(reason)) // so that the first one is an increase
 	}
 	return m
+}
+
+// ofBroker makes the metrics that a relay with a broker has.
+func (m *Metrics) ofBroker(f *factory) {
+	m.published = f.counter("outbox_published_total", "Messages that the broker confirmed.")
+	m.refused = f.counter("outbox_refused_total", "Answers of the broker that it does not take a message now; each is an attempt.")
+	m.retries = f.counter("outbox_retries_total", "Sends of messages that were refused before.")
+	m.unavailable = f.counter("outbox_unavailable_total", "Messages that were sent and not answered, or could not be sent; they are sent again and no attempt counts.")
+	m.outages = f.counter("outbox_broker_outages_total", "How often the broker went away.")
+	m.reconnects = f.counter("outbox_broker_reconnects_total", "How often the broker came back.")
+	m.publishTook = f.histogram("outbox_publish_duration_seconds", "Time from sending a message to the broker's confirm.")
+	m.up = f.gauge("outbox_broker_up", "1 while the broker takes messages, 0 while it is away.")
+	m.up.Set(1)
 }
 
 // Watch adds what the relay itself says: what is in flight and whether it is ready.
@@ -122,9 +140,20 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// Publishing implements [relay.PublishHook].
+func (m *Metrics) Publishing(msg *outbox.Message) {
+	if msg.Attempts > 0 {
+		m.retries.Inc()
+	}
+}
+
 // Answered implements [relay.AnswerHook].
 func (m *Metrics) Answered(_ *outbox.Message, took time.Duration, err error) {
 	switch {
+	case m.dispatched != nil:
+		if err == nil {
+			m.dispatched.Inc()
+		}
 	case err == nil:
 		m.published.Inc()
 		m.publishTook.Observe(took.Seconds())

@@ -83,6 +83,8 @@ func TestRelayMetricsTellWhatHappened(t *testing.T) {
 	const labels = `{outbox="shop",route="audit"}`
 	wantLines(t, scrape(t, m), "outbox_broker_up"+labels+" 1", `outbox_dead_total{outbox="shop",reason="parked",route="audit"} 0`)
 	msg := &outbox.Message{}
+	m.Publishing(msg)
+	m.Publishing(&outbox.Message{Attempts: 2})
 	m.Answered(msg, 3*time.Millisecond, nil)
 	m.Answered(msg, 30*time.Millisecond, nil)
 	m.Answered(msg, time.Hour, outbox.Unavailable(errors.New("x")))
@@ -103,10 +105,31 @@ func TestRelayMetricsTellWhatHappened(t *testing.T) {
 		"outbox_read_messages_total"+labels+" 5", "outbox_read_errors_total"+labels+" 1", "outbox_read_duration_seconds_count"+labels+" 1",
 		`outbox_publish_duration_seconds_bucket{outbox="shop",route="audit",le="0.005"} 1`,
 		"outbox_publish_duration_seconds_sum"+labels+" 0.033", "outbox_publish_duration_seconds_count"+labels+" 2",
+		"outbox_retries_total"+labels+" 1",
 		"outbox_shards"+labels+" 12", "outbox_relays"+labels+" 3",
 		"outbox_broker_up"+labels+" 0", "outbox_broker_outages_total"+labels+" 1", "outbox_broker_reconnects_total"+labels+" 0")
 	m.Availability(nil)
 	wantLines(t, scrape(t, m), "outbox_broker_up"+labels+" 1", "outbox_broker_reconnects_total"+labels+" 1")
+}
+
+// TestRouterHasNoMetricsOfABroker: what it dispatches is published on the routes.
+func TestRouterHasNoMetricsOfABroker(t *testing.T) {
+	t.Parallel()
+	m := promoutbox.New(&promoutbox.Config{Router: true})
+	m.Answered(&outbox.Message{}, time.Second, nil)
+	m.Answered(&outbox.Message{}, time.Second, errors.New("x"))
+	m.Availability(errors.New("x"))
+	text := scrape(t, m)
+	const labels = `{outbox="",route=""}`
+	wantLines(t, text, "outbox_dispatched_total"+labels+" 1", "outbox_relays"+labels+" 0", `outbox_dead_total{outbox="",reason="unrouted",route=""} 0`)
+	for _, name := range []string{"published", "refused", "retries", "unavailable", "broker_up", "broker_outages", "broker_reconnects", "publish_duration"} {
+		if strings.Contains(text, "outbox_"+name) {
+			t.Errorf("there is outbox_%s", name)
+		}
+	}
+	if strings.Contains(scrape(t, promoutbox.New(nil)), "outbox_dispatched") {
+		t.Error("a relay with a broker has what a router has")
+	}
 }
 
 // TestRelayCallsTheHook runs a relay, so that a hook which the relay does not know
@@ -139,7 +162,7 @@ func TestRelayCallsTheHook(t *testing.T) {
 		const labels = `{outbox="",route=""}`
 		wantLines(t, scrape(t, m), "outbox_published_total"+labels+" 2", "outbox_refused_total"+labels+" 1", "outbox_unavailable_total"+labels+" 1",
 			`outbox_dead_total{outbox="",reason="invalid",route=""} 1`, `outbox_dead_total{outbox="",reason="exhausted",route=""} 1`,
-			"outbox_settled_total"+labels+" 2", "outbox_relays"+labels+" 1", "outbox_broker_outages_total"+labels+" 1", "outbox_broker_reconnects_total"+labels+" 1",
+			"outbox_settled_total"+labels+" 2", "outbox_relays"+labels+" 1", "outbox_retries_total"+labels+" 0", "outbox_broker_outages_total"+labels+" 1", "outbox_broker_reconnects_total"+labels+" 1",
 			"outbox_relay_ready"+labels+" 1", "outbox_in_flight_messages"+labels+" 0", "outbox_window_messages"+labels+" 1000")
 		cancel()
 		if err := <-ended; err != nil {
@@ -172,12 +195,19 @@ func TestStoreMetricsTellTheLastCount(t *testing.T) {
 			"outbox_dead_messages"+labels+" 4", "outbox_parked_keys"+labels+" 5", "outbox_kept_messages"+labels+" 6", "outbox_pauses"+labels+" 1",
 			"outbox_live_relays"+labels+" 2", "outbox_oldest_dead_seconds"+labels+" 3600", "outbox_count_age_seconds"+labels+" 5",
 			"outbox_count_duration_seconds"+labels+" 0", "outbox_count_errors_total"+labels+" 0")
-		// A route that is empty now does not vanish, and an error keeps the old figures.
-		f.answer(store.Stats{}, nil)
+		// A route that is empty now does not vanish while it has a relay, one that nobody
+		// drains does, and an error keeps the old figures.
+		f.answer(store.Stats{Routes: []store.RouteStats{{Route: "typo"}}}, nil)
+		time.Sleep(10 * time.Second)
+		wantLines(t, scrape(t, s), `outbox_pending_messages{outbox="shop",route="typo"} 0`)
+		f.answer(store.Stats{Relays: []store.RelayInfo{{Route: "audit"}}}, nil)
 		time.Sleep(10 * time.Second)
 		f.answer(store.Stats{}, errors.New("the database is away"))
 		time.Sleep(10 * time.Second)
-		wantLines(t, scrape(t, s), `outbox_pending_messages{outbox="shop",route="audit"} 0`,
+		if text := scrape(t, s); strings.Contains(text, "typo") {
+			t.Errorf("a route that is gone has figures for ever:\n%s", text)
+		}
+		wantLines(t, scrape(t, s), `outbox_pending_messages{outbox="shop",route="audit"} 0`, `outbox_pending_messages{outbox="shop",route=""} 0`,
 			"outbox_count_age_seconds"+labels+" 15", "outbox_count_errors_total"+labels+" 1")
 		cancel()
 		<-ended

@@ -38,10 +38,9 @@ type Store struct {
 	took    prometheus.Gauge
 	errors  prometheus.Counter
 
-	mu     sync.Mutex
-	last   store.Stats
-	at     time.Time           // zero until there is a count
-	routes map[string]struct{} // all that were ever seen: none is to vanish while it is empty
+	mu   sync.Mutex
+	last store.Stats
+	at   time.Time // zero until there is a count
 }
 
 var _ prometheus.Collector = (*Store)(nil)
@@ -71,7 +70,6 @@ func NewStore(s Counter, config *Config) *Store {
 		age:    f.desc("outbox_count_age_seconds", "How old these figures are: they are counted in the background."),
 		took:   f.gauge("outbox_count_duration_seconds", "Time that the last count took."),
 		errors: f.counter("outbox_count_errors_total", "Counts that failed."),
-		routes: map[string]struct{}{"": {}},
 	}
 }
 
@@ -109,9 +107,6 @@ func (s *Store) count(ctx context.Context) (time.Duration, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.last, s.at = stats, begun
-		for _, r := range stats.Routes {
-			s.routes[r.Route] = struct{}{}
-		}
 	case ctx.Err() == nil:
 		s.errors.Inc()
 	}
@@ -152,12 +147,17 @@ func (s *Store) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(s.dead, last.OldestDead.Seconds())
 	gauge(s.age, time.Since(s.at).Seconds())
-	byRoute := map[string]store.RouteStats{}
+	// Emitters name routes as they like: only those of the last count have figures,
+	// and those of relays that are alive, which thus go down to zero.
+	byRoute := map[string]store.RouteStats{"": {}}
+	for _, r := range last.Relays {
+		byRoute[r.Route] = store.RouteStats{}
+	}
 	for _, r := range last.Routes {
 		byRoute[r.Route] = r
 	}
-	for route := range s.routes {
-		gauge(s.pending, float64(byRoute[route].Pending), route)
-		gauge(s.oldest, byRoute[route].Oldest.Seconds(), route)
+	for route, r := range byRoute {
+		gauge(s.pending, float64(r.Pending), route)
+		gauge(s.oldest, r.Oldest.Seconds(), route)
 	}
 }
