@@ -22,7 +22,7 @@ type Config struct {
 	// Defaults to 1,000; 1 to 100,000.
 	Window int
 
-	// Memory bounds what is read ahead, in bytes. Defaults to 32 MiB; at least
+	// Memory bounds what is read ahead, in bytes. Defaults to 16 MiB; at least
 	// 64 KiB. One message that is larger is still read, alone. Beside it, keys that
 	// wait and have no room take 32 bytes each, and parked keys their names.
 	Memory int
@@ -135,7 +135,7 @@ func (c *Config) withDefaults() Config {
 		d.Name = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
 	setDefault(&d.Window, 1000)
-	setDefault(&d.Memory, 32<<20)
+	setDefault(&d.Memory, 16<<20)
 	setDefault(&d.ReadBatch, 1000)
 	setDefault(&d.SettleBatch, 1000)
 	setDefault(&d.SettleDelay, 10*time.Millisecond)

@@ -158,3 +158,19 @@ func TestBlockedKeyIsNotReadAgainAndAgain(t *testing.T) {
 		b.stopped(stop)
 	})
 }
+
+// TestSuccessorsOfABlockedKeyAreNotKept, although there would be room for them.
+func TestSuccessorsOfABlockedKeyAreNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, p := newBench(t), newBlocker("b")
+		const many = 20_000
+		b.emitBlocked(many, 1)
+		_, stop := b.startWith(p, &relay.Config{Memory: 1 << 30, MaxAttempts: 1, Policies: policy(relay.Block), RefusedBackoff: time.Hour})
+		time.Sleep(10 * time.Minute)
+		p.want(t, b.others("b"))
+		if h := b.watch[0].Held(); h.Spilled != 1 || h.Bytes > 100<<10 {
+			t.Fatalf("%d bytes are held, and %d keys read by themselves", h.Bytes, h.Spilled)
+		}
+		b.stopped(stop)
+	})
+}

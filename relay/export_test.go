@@ -15,7 +15,7 @@ func (w *Watch) Owner() string { return w.owner }
 // into it.
 func (r *Relay) Watched() (*Watch, func(context.Context) error) {
 	run := r.newRun()
-	return &Watch{run.queue, r.owner}, run.loops
+	return &Watch{run.queue, run.owner}, run.loops
 }
 
 // Held is what a relay holds.

@@ -53,7 +53,7 @@ func (r *run) claim(ctx context.Context) (store.Claim, error) {
 	if err != nil {
 		return claim, err
 	}
-	r.queue.toldOf(doubt)
+	r.queue.toldOf(doubt, claim.Leases)
 	if err := r.askPauses(ctx); err != nil {
 		return claim, err
 	}

@@ -237,6 +237,9 @@ func (r *once) Failed(ctx context.Context, it *onceItem, cause error) error {
 		return nil
 	}
 	r.unavailable = 0
+	if !isAnswer(cause) {
+		r.unanswered[it.Shard] = max(r.unanswered[it.Shard], it.Position)
+	}
 	return r.fail(ctx, []store.Failure{r.failure(&it.Row, cause)})
 }
 

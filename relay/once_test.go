@@ -466,7 +466,9 @@ func TestRunGivesItsShardsBack(t *testing.T) {
 		publish func(cancel func()) error
 		doubt   store.Withdrawal
 	}{
-		"at its end":            {func(func()) error { return errors.New("no") }, store.Withdrawn},
+		"at its end": {func(func()) error { return outbox.Refused(errors.New("no")) }, store.Withdrawn},
+		"after an error that says nothing of the broker": {func(func()) error { return errors.New("no") }, store.TooLate},
+		"after a panic":         {func(func()) error { panic("no") }, store.TooLate},
 		"when its context ends": {func(cancel func()) error { cancel(); return context.Canceled }, store.TooLate},
 		"when its goroutine ends": {func(func()) error {
 			runtime.Goexit()

@@ -17,12 +17,6 @@ const (
 	onceExcept = 64       // keys that are left out of a read, at most
 )
 
-// Texts that are stored with messages which became dead letters unsent.
-const (
-	textExpired = "expired before it was sent"
-	textParked  = "behind a dead letter of its key"
-)
-
 // Fetch takes shards and returns the messages that may be sent, in the order of
 // positions over all of them. What it comes upon that is never to be sent, it moves to
 // the dead letters.
@@ -50,6 +44,9 @@ func (r *once) Fetch(ctx context.Context, limit int) ([]*onceItem, error) {
 		if r.pauses, err = s.Pauses(ctx); err != nil {
 			return nil, fmt.Errorf("ask for pauses: %w", err)
 		}
+	}
+	if slices.Contains(r.pauses, store.Pause{}) {
+		return nil, nil
 	}
 	return r.read(ctx, store.ReadRequest{Shards: shards, OnlyTenant: r.config.Tenant, Limit: oncePage, MaxBytes: onceBytes}, limit)
 }
@@ -141,30 +138,12 @@ func (r *once) except(keys []store.Key, rows []store.Row) []store.Key {
 
 // failure says what becomes of a message that was refused or can never be sent.
 func (r *once) failure(row *store.Row, cause error) store.Failure {
-	f := store.Failure{Ref: refOf(row), Lease: r.held[row.Shard], Attempts: row.Attempts + 1, Error: cause.Error()}
-	reason := deathReason(cause)
-	if reason == "" && f.Attempts >= r.relay.MaxAttempts {
-		reason = store.Exhausted
+	f := store.Failure{Attempts: row.Attempts, Error: expiredText(row), Dead: store.Expired}
+	if deathReason(cause) != store.Expired { // else it was not tried, and holds up nobody
+		f = r.relay.verdict(row, cause)
 	}
-	policy := policyFor(r.relay.Policies, row.Topic)
-	switch {
-	case reason == "":
-		f.RetryIn = retryDelay(&r.relay, f.Attempts)
-	case reason == store.Expired: // it was not tried, and holds up nobody
-		f.Attempts, f.Dead, f.Error = row.Attempts, reason, expiredText(row)
-	case policy == Block:
-		f.RetryIn = store.Never
-	default:
-		f.Dead, f.Park = reason, policy == Park && row.Key != ""
-	}
+	f.Ref, f.Lease = refOf(row), r.held[row.Shard]
 	return f
-}
-
-func expiredText(row *store.Row) string {
-	if row.LastError == "" {
-		return textExpired
-	}
-	return textExpired + ": " + row.LastError
 }
 
 // pauses tells whether p holds m back.
@@ -176,9 +155,3 @@ func pauses(p *store.Pause, m *outbox.Message) bool {
 func keyOf(row *store.Row) store.Key { return store.Key{Tenant: row.Tenant, Key: row.Key} }
 
 func refOf(row *store.Row) store.Ref { return store.Ref{Position: row.Position, ID: row.ID} }
-
-// retryDelay doubles with each attempt, less a random part of up to a half.
-func retryDelay(config *Config, attempts int) time.Duration {
-	q := queue{config: config}
-	return q.refusedDelay(attempts)
-}

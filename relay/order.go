@@ -20,6 +20,9 @@ func (q *queue) list(it *item, first bool) {
 	switch {
 	case !it.due.IsZero() && time.Until(it.due) > 0:
 		heap.Push(&q.timers, it)
+		if it.key != nil {
+			q.trim(it.key, time.Now())
+		}
 	case first:
 		q.ready.pushFront(it)
 	default:

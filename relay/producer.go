@@ -168,7 +168,7 @@ func (p *Producer[T]) produce(ctx context.Context, item T, failed map[store.Key]
 		result.Sent++
 		return nil
 	}
-	failed[key] = true
+	failed[key] = deathReason(err) != store.Expired
 	if err := p.source.Failed(noting, item, err); err != nil {
 		return fmt.Errorf("relay: note as failed: %w", err)
 	}
@@ -240,7 +240,7 @@ func Wait(p outbox.Publisher) outbox.PublishFunc {
 }
 
 // Every runs step at once, and again each time that interval has passed since it
-// ended, until ctx ends: then it returns as soon as step does. An error or a panic of
+// ended (a millisecond at least), until ctx ends: then it returns as soon as step does. An error or a panic of
 // step is logged and does not end it. The logger defaults to slog.Default().
 func Every(ctx context.Context, interval time.Duration, step func(ctx context.Context) error, logger *slog.Logger) {
 	if logger == nil {
@@ -257,7 +257,7 @@ func Every(ctx context.Context, interval time.Duration, step func(ctx context.Co
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(interval):
+		case <-time.After(max(interval, time.Millisecond)):
 		}
 	}
 }

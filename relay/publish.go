@@ -21,6 +21,15 @@ func (r *run) publishLoop(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	batch := make([]*item, 0, publishBatch)
+	flush := func() {
+		if flusher == nil {
+			return
+		}
+		if err := flusher.Flush(); err != nil {
+			r.config.Logger.Warn("relay could not flush its publisher", "error", err)
+		}
+	}
+	defer flush() // nobody else would
 	for ctx.Err() == nil {
 		var wait time.Duration
 		batch, wait = r.queue.take(batch[:0], publishBatch)
@@ -28,11 +37,7 @@ func (r *run) publishLoop(ctx context.Context) {
 			r.publish(ctx, batch)
 			continue
 		}
-		if flusher != nil {
-			if err := flusher.Flush(); err != nil {
-				r.config.Logger.Warn("relay could not flush its publisher", "error", err)
-			}
-		}
+		flush()
 		r.queue.publishWake.wait(ctx, timer, wait)
 	}
 }
@@ -82,7 +87,11 @@ func (r *run) transformed(ctx context.Context, original *outbox.Message) (m *out
 	}()
 	msg := *original
 	msg.Headers, msg.Payload = maps.Clone(original.Headers), slices.Clone(original.Payload)
-	return &msg, r.config.Transform(ctx, &msg)
+	err = r.config.Transform(ctx, &msg)
+	if err == nil && (msg.ID != original.ID || msg.Position != original.Position || msg.Route != original.Route) {
+		err = errors.New("the message's ID, Position or Route was changed: they must stay")
+	}
+	return &msg, err
 }
 
 func (r *run) answered(it *item, m *outbox.Message, err error) {

@@ -124,7 +124,7 @@ func (q *queue) take(items []*item, most int) (taken []*item, wait time.Duration
 		}
 	}
 	if len(items) == 0 {
-		wait = q.soonest(wait, now)
+		wait = q.soonest(wait, now, room > 0)
 	}
 	return items, wait
 }
@@ -156,8 +156,8 @@ func (q *queue) maySend(it *item, now time.Time) bool {
 }
 
 // soonest returns how long until something may be sent, given what else there is to
-// wait for; zero for until a signal.
-func (q *queue) soonest(wait time.Duration, now time.Time) time.Duration {
+// wait for and whether there is room for it; zero for until a signal.
+func (q *queue) soonest(wait time.Duration, now time.Time, room bool) time.Duration {
 	sooner := func(next time.Duration) {
 		if wait == 0 || next < wait {
 			wait = next
@@ -167,7 +167,7 @@ func (q *queue) soonest(wait time.Duration, now time.Time) time.Duration {
 		sooner(q.timers[0].due.Sub(now))
 	}
 	for _, r := range q.rules {
-		if r.waiting.len() > 0 {
+		if room && r.waiting.len() > 0 {
 			sooner(r.next(now))
 		}
 	}
@@ -210,9 +210,12 @@ func (q *queue) answered(it *item, err error) (went availability) {
 		went = q.breaker.worked()
 		q.confirm(it, now)
 	case errors.Is(err, outbox.ErrUnavailable):
-		it.shard.doubt = max(it.shard.doubt, it.row.Position)
+		q.doubtful(it)
 		went = q.unavailable(it, err, now)
 	default:
+		if !isAnswer(err) {
+			q.doubtful(it)
+		}
 		q.inFlight--
 		q.progress = now
 		went = q.breaker.worked()

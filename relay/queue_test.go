@@ -123,3 +123,32 @@ func BenchmarkSpill(b *testing.B) {
 		})
 	}
 }
+
+// TestFullWindowIsWaitedFor, not the rate of what there is no room for.
+func TestFullWindowIsWaitedFor(t *testing.T) {
+	q := newTestQueue(&Config{Window: 1, Rates: []Rate{{Pattern: "order.#", PerSecond: 100}}})
+	q.rules[0].most, q.rules[0].tokens = 1, 1
+	q.admitRows(testRows(1, 3, 0))
+	if items, _ := q.take(nil, 10); len(items) != 1 {
+		t.Fatalf("%d messages were taken, want 1", len(items))
+	}
+	q.rules[0].tokens = 1 // meanwhile
+	if items, wait := q.take(nil, 10); len(items) != 0 || wait != 0 {
+		t.Fatalf("%d messages were taken, and the next look is in %v: want that an answer is waited for", len(items), wait)
+	}
+}
+
+// TestParkedKeysOfBeforeAreNotKnown when a shard was begun anew while they were read.
+func TestParkedKeysOfBeforeAreNotKnown(t *testing.T) {
+	c := (&Config{}).withDefaults()
+	q := newQueue(&c, 1)
+	claim := store.Claim{Leases: []store.Lease{{Token: 1}}, Target: 1, Relays: 1}
+	q.apply(claim, 0, time.Now().Add(time.Hour))
+	shards, gens := q.unknown()
+	claim.Leases[0].Token = 2
+	q.apply(claim, 0, time.Now().Add(time.Hour))
+	q.know(shards, gens, []store.Key{{Key: "k"}})
+	if again, _ := q.unknown(); again != shards {
+		t.Fatalf("the shards %b are to be asked for, want %b", again, shards)
+	}
+}

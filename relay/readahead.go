@@ -140,6 +140,7 @@ func (q *queue) admit(streams []*stream, requests []store.ReadRequest, pages []s
 		if t := q.admitPage(st, page, now); t != nil && st.common() {
 			heavy = t
 		}
+		more = more || st.more && !page.More // of another stream, perhaps
 		st.cursor, st.more = page.Cursor, page.More
 		rows += len(page.Rows)
 		joined = joined && !page.More
@@ -179,7 +180,7 @@ func (q *queue) admitPage(st *stream, page *store.Page, now time.Time) (heavy *t
 		if row.Key == "" {
 			q.charge(it)
 			q.list(it, false)
-		} else if !q.admitKeyed(st, s, it) {
+		} else if !q.admitKeyed(st, s, it, now) {
 			continue
 		}
 		if it.tenant.bytes > q.config.Memory/4 {
@@ -202,7 +203,7 @@ func ofOneTenant(rows []store.Row) bool {
 }
 
 // admitKeyed reports whether it took the item in.
-func (q *queue) admitKeyed(st *stream, s *shard, it *item) bool {
+func (q *queue) admitKeyed(st *stream, s *shard, it *item, now time.Time) bool {
 	name := store.Key{Tenant: it.row.Tenant, Key: it.row.Key}
 	if q.passOver(s, name) {
 		return false
@@ -220,5 +221,26 @@ func (q *queue) admitKeyed(st *stream, s *shard, it *item) bool {
 	q.charge(it)
 	k.items = append(k.items, it)
 	q.listNext(k, false)
+	if k.behind == nil { // else the page that brings it is not at its end
+		q.trim(k, now)
+	}
 	return true
+}
+
+// trim leaves in the store what is behind a message that waits: however many there
+// are, they are not to be sent soon.
+func (q *queue) trim(k *keyQueue, now time.Time) {
+	if len(k.items) > k.inFlight+spillKeep && k.waits(now) && (k.behind != nil || q.spilled() < maxSpilled) {
+		q.spillKey(k, now)
+	}
+}
+
+// spilled returns how many keys are read by themselves.
+func (q *queue) spilled() (n int) {
+	for _, st := range q.streams {
+		if st.key != nil {
+			n++
+		}
+	}
+	return n
 }

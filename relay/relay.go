@@ -21,7 +21,6 @@ type Relay struct {
 	publisher outbox.Publisher
 	config    Config
 	hooks     hooks
-	owner     string
 	fault     error // of the config
 
 	running sync.Mutex
@@ -33,7 +32,7 @@ type Relay struct {
 // the caller's to close, after Run has returned; no two relays may share one. A
 // config may be nil.
 func New(s Store, publisher outbox.Publisher, config *Config) *Relay {
-	r := &Relay{store: s, publisher: publisher, owner: uuid.NewString(), fault: config.Validate()}
+	r := &Relay{store: s, publisher: publisher, fault: config.Validate()}
 	if s == nil {
 		r.fault = errors.Join(r.fault, errors.New("relay: store is nil"))
 	}
@@ -75,9 +74,9 @@ func (r *Relay) Run(ctx context.Context) error {
 }
 
 func (r *Relay) newRun() *run {
-	run := &run{Relay: r, queue: newQueue(&r.config, r.store.Shards())}
+	run := &run{Relay: r, owner: uuid.NewString(), queue: newQueue(&r.config, r.store.Shards())}
 	run.poll.config = &r.config
-	run.arm.owner = r.owner
+	run.arm.owner = run.owner
 	run.arm.store, _ = r.store.(Armer)
 	return run
 }
@@ -108,6 +107,7 @@ func (r *Relay) withTimeout(ctx context.Context, fn func(context.Context) error)
 // run is one call to Run.
 type run struct {
 	*Relay
+	owner string // another one each time: what a run before it left behind is not its own
 	queue *queue
 	arm   armer
 	poll  poll

@@ -60,17 +60,13 @@ func (q *queue) wants(k *keyQueue) bool {
 
 // spill leaves in the store what waits behind a message that cannot be sent yet,
 // or too long a row of one key, of one tenant unless that is nil, while there is too
-// much, so that a few keys do not keep the others out of
-// memory. What was read of them is read again, from where it was cut, when it is
-// their turn.
+// much, so that a few keys do not keep the others out of memory. What was read of
+// them is read again, from where it was cut, when it is their turn.
 func (q *queue) spill(of *tenant, over func() bool) {
-	spilled, now := 0, time.Now()
+	spilled, now := q.spilled(), time.Now()
 	var long []*keyQueue
 	for i := range q.shards {
 		for _, k := range q.shards[i].keys {
-			if k.behind != nil {
-				spilled++
-			}
 			if len(k.items) > k.inFlight+k.keeps(now) && (of == nil || k.name.Tenant == of.name) {
 				long = append(long, k)
 			}

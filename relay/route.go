@@ -109,8 +109,12 @@ type router struct {
 
 func (r *router) Publish(ctx context.Context, m *outbox.Message, done func(error)) {
 	names := r.match(m)
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0:
 		done(&reasonError{store.Unrouted, "no route takes it"})
+		return
+	case slices.Contains(names, m.Route):
+		done(&reasonError{store.Unrouted, "route " + m.Route + " leads to itself"})
 		return
 	}
 	r.mu.Lock()

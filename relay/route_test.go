@@ -3,6 +3,7 @@ package relay_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -220,6 +221,27 @@ func TestRouterThatIsStoppedLeavesNothingUnanswered(t *testing.T) {
 		name := "a"
 		if list, err := b.store.List(t.Context(), store.Query{State: store.Pending, Route: &name, Limit: 100}); err != nil || len(list) != 10 {
 			t.Errorf("route a has %d, %v", len(list), err)
+		}
+	})
+}
+
+// TestRouteThatLeadsToItself is refused: the copies would never end.
+func TestRouteThatLeadsToItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memstore.New(nil)
+		r := relay.NewRouter(s.Route("a"), []relay.Route{{Name: "a"}}, &relay.Config{Logger: slog.New(slog.DiscardHandler)})
+		ob := outbox.New(s, outbox.WithRoutes(func(*outbox.Message) []string { return []string{"a"} }))
+		if err := ob.InTx(t.Context(), func(tx *memstore.Tx) error {
+			return ob.Emit(t.Context(), tx, outbox.Event{Topic: "t", Payload: 1})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_ = r.Run(ctx)
+		dead, err := s.List(t.Context(), store.Query{State: store.Dead, Limit: 10})
+		if err != nil || len(dead) != 1 || dead[0].Reason != store.Unrouted || !strings.Contains(dead[0].LastError, "leads to itself") {
+			t.Fatalf("the dead letters are %+v (%v)", dead, err)
 		}
 	})
 }

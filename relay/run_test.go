@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -231,3 +232,46 @@ func (h *hook) Availability(err error) {
 		h.back.Add(1)
 	}
 }
+
+// gatherer is a publisher that sends when it is flushed.
+type gatherer struct {
+	outbox.PublishFunc
+	mu   sync.Mutex
+	held []func(error)
+}
+
+func (g *gatherer) Publish(_ context.Context, _ *outbox.Message, done func(error)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held = append(g.held, done)
+}
+
+func (g *gatherer) Flush() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, done := range g.held {
+		done(nil)
+	}
+	g.held = nil
+	return nil
+}
+
+// TestStopFlushesThePublisher that holds messages back, so that the end need not wait
+// for them.
+func TestStopFlushesThePublisher(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, g := newBench(t), &gatherer{}
+		b.emit(1, 1)
+		var stop func() error
+		hook := onPublishing(func() { go func() { _ = stop() }(); synctest.Wait() })
+		_, stop = b.startWith(g, &relay.Config{Hooks: []relay.Hook{hook}})
+		time.Sleep(time.Second)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+type onPublishing func()
+
+func (f onPublishing) Publishing(*outbox.Message) { f() }

@@ -23,7 +23,7 @@ func (q *queue) apply(claim store.Claim, released store.ShardSet, deadline time.
 		s := &q.shards[lease.Shard]
 		if !s.owned || s.lease != lease {
 			s.owned, s.lease = true, lease
-			s.doubt, s.told, s.last = 0, 0, 0
+			s.told = 0 // the store keeps the greatest doubt, so that of before does no harm
 			q.drop(s, restart)
 		}
 	}

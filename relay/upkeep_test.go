@@ -3,6 +3,7 @@ package relay_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -182,6 +183,35 @@ func TestTransformThatFails(t *testing.T) {
 	}
 }
 
+// TestTransformMayNotChangeWhatAMessageIs: its place in the outbox goes by that.
+func TestTransformMayNotChangeWhatAMessageIs(t *testing.T) {
+	for name, change := range map[string]func(m *outbox.Message){
+		"ID":       func(m *outbox.Message) { m.ID = "0198f2a4-3c5e-7d61-9b1c-2f6a8e0d4c73" },
+		"Position": func(m *outbox.Message) { m.Position++ },
+		"Route":    func(m *outbox.Message) { m.Route = "other" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.emitN(1, "k")
+				r := relay.NewRouter(b.store, []relay.Route{{Name: "a"}}, &relay.Config{
+					Logger: slog.New(slog.DiscardHandler),
+					Transform: func(_ context.Context, m *outbox.Message) error {
+						change(m)
+						return nil
+					},
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				_ = r.Run(ctx)
+				if dead := b.stored(store.Dead); len(dead) != 1 || dead[0].Reason != store.Invalid {
+					t.Fatalf("the dead letters are %+v, want the message, as invalid", dead)
+				}
+			})
+		})
+	}
+}
+
 // TestTransformDoesNotSpeakForTheBroker: that it fails does not say that the broker
 // is back.
 func TestTransformDoesNotSpeakForTheBroker(t *testing.T) {
@@ -282,6 +312,62 @@ func TestWhatMayHaveBeenSentIsNotWithdrawn(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDoubtOutlivesANewToken: what is in flight when somebody changes the shard is
+// still in doubt when the relay stops without an answer.
+func TestDoubtOutlivesANewToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.emitN(1, "k")
+		b.emitN(1, "")
+		p := publisherFunc(func(_ context.Context, m *outbox.Message, done func(error)) {
+			if m.Key == "" {
+				done(outbox.Refused(errTampered))
+			}
+		})
+		_, stop := b.startWith(p, &relay.Config{RefusedBackoff: time.Hour, DrainTimeout: time.Second})
+		time.Sleep(time.Minute)
+		held := b.pending()
+		if _, err := b.store.Retry(t.Context(), []store.Ref{{Position: held[1].Position, ID: held[1].ID}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		_ = stop()
+		if got := b.withdraw(held[0].ID); got != store.TooLate {
+			t.Fatalf("a message that may have been sent: %s, want TooLate", got)
+		}
+	})
+}
+
+// TestRunsOfOneRelayAreApart: what the first left behind, when the database was away
+// in its end, is in doubt for the second one.
+func TestRunsOfOneRelayAreApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.emitN(1, "k")
+		away := false
+		s := &tampered{Store: b.store, before: func(_ context.Context, op string) error {
+			if away && op == "leave" {
+				return errTampered
+			}
+			return nil
+		}}
+		p := publisherFunc(func(_ context.Context, _ *outbox.Message, done func(error)) {
+			if !away {
+				done(outbox.Refused(errTampered))
+			}
+		})
+		r := relay.New(s, p, &relay.Config{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second, RefusedBackoff: time.Hour})
+		for _, away = range []bool{true, false} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			_ = r.Run(ctx)
+			cancel()
+		}
+		if got := b.withdraw(b.pending()[0].ID); got != store.TooLate {
+			t.Fatalf("a message that may have been sent: %s, want TooLate", got)
+		}
+	})
 }
 
 func TestReadySaysWhatIsAmiss(t *testing.T) {

@@ -11,6 +11,12 @@ import (
 // farOff is when what waits for somebody to act is due.
 const farOff = 100 * 365 * 24 * time.Hour
 
+// Texts that are stored with messages which became dead letters unsent.
+const (
+	textExpired = "expired before it was sent"
+	textParked  = "behind a dead letter of its key"
+)
+
 // refusal is a failure to be written down.
 type refusal struct {
 	it      *item
@@ -21,22 +27,8 @@ type refusal struct {
 // refuse counts an attempt. The message waits for the next one or, if it has none
 // left or can never be sent, its topic's policy decides.
 func (q *queue) refuse(it *item, err error) {
-	it.row.Attempts++
-	it.row.LastError = err.Error()
-	f := store.Failure{Attempts: it.row.Attempts, Error: it.row.LastError}
-	reason := deathReason(err)
-	if reason == "" && it.row.Attempts >= q.config.MaxAttempts {
-		reason = store.Exhausted
-	}
-	policy := policyFor(q.config.Policies, it.row.Topic)
-	switch {
-	case reason == "":
-		f.RetryIn = q.refusedDelay(it.row.Attempts)
-	case policy == Block:
-		f.RetryIn = store.Never
-	default:
-		f.Dead, f.Park = reason, policy == Park && it.key != nil
-	}
+	f := q.config.verdict(&it.row, err)
+	it.row.Attempts, it.row.LastError = f.Attempts, f.Error
 	q.note(it, f)
 	if f.Dead != "" {
 		q.die(it)
@@ -47,12 +39,32 @@ func (q *queue) refuse(it *item, err error) {
 	q.wakeForRoom()
 }
 
+// verdict counts an attempt and says what becomes of a message that was not sent
+// because of err.
+func (c *Config) verdict(row *store.Row, err error) store.Failure {
+	f := store.Failure{Attempts: row.Attempts + 1, Error: err.Error()}
+	reason := deathReason(err)
+	if reason == "" && f.Attempts >= c.MaxAttempts {
+		reason = store.Exhausted
+	}
+	policy := policyFor(c.Policies, row.Topic)
+	switch {
+	case reason == "":
+		f.RetryIn = c.refusedDelay(f.Attempts)
+	case policy == Block:
+		f.RetryIn = store.Never
+	default:
+		f.Dead, f.Park = reason, policy == Park && row.Key != ""
+	}
+	return f
+}
+
 // refusedDelay doubles with each attempt, less a random part of up to a half.
-func (q *queue) refusedDelay(attempts int) time.Duration {
-	delay := q.config.RefusedBackoff
+func (c *Config) refusedDelay(attempts int) time.Duration {
+	delay := c.RefusedBackoff
 	for range attempts - 1 {
-		if delay *= 2; delay >= q.config.MaxRefusedBackoff {
-			delay = q.config.MaxRefusedBackoff
+		if delay *= 2; delay >= c.MaxRefusedBackoff {
+			delay = c.MaxRefusedBackoff
 			break
 		}
 	}
@@ -82,17 +94,20 @@ func (q *queue) note(it *item, f store.Failure) {
 
 // expire lets a message die that was to be sent before now.
 func (q *queue) expire(it *item) {
-	text := textExpired
-	if it.row.LastError != "" {
-		text += ": " + it.row.LastError
-	}
 	q.begin()
 	it.shard.open++
-	q.note(it, store.Failure{Attempts: it.row.Attempts, Error: text, Dead: store.Expired})
+	q.note(it, store.Failure{Attempts: it.row.Attempts, Error: expiredText(&it.row), Dead: store.Expired})
 	it.state = dying
 	if it.key != nil {
 		it.key.listed = nil
 	}
+}
+
+func expiredText(row *store.Row) string {
+	if row.LastError == "" {
+		return textExpired
+	}
+	return textExpired + ": " + row.LastError
 }
 
 // die keeps a message's place, and its successors waiting, until it is written down

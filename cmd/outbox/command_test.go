@@ -19,7 +19,7 @@ func TestHelpShowsDefaultsAndVariables(t *testing.T) {
 	t.Parallel()
 	call(t, nil, "", "--help").want(t, 0, "demo", "migrate", "relay", "emit", "purge", "version", "OUTBOX_CONFIG")
 	call(t, nil, "", "relay", "--help").want(t, 0,
-		"--database-url URL", "[OUTBOX_DATABASE_URL]", "[OUTBOX_RELAY_LEASE_TTL] (default 10s)", "(default 32MiB)", "[OUTBOX_CONFIG]")
+		"--database-url URL", "[OUTBOX_DATABASE_URL]", "[OUTBOX_RELAY_LEASE_TTL] (default 10s)", "(default 16MiB)", "[OUTBOX_CONFIG]")
 	call(t, nil, "", "demo", "--help").want(t, 0, "(default 10000)", "(default warn)")
 	call(t, nil, "", "emit", "--help").want(t, 0, "--header name=value")
 	call(t, nil, "", "migrate", "--help").want(t, 0, "--print", "inbox")
