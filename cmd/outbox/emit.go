@@ -66,6 +66,7 @@ database's.`,
 		l := keys.load()
 		wire.CheckDatabase(l)
 		wire.CheckFile(l)
+		wire.CheckOneOutbox(l)
 		f.readPayload(l, flags.Changed("data"), a.stdin)
 		f.check(l)
 		if err := l.Err(); err != nil {

@@ -124,6 +124,7 @@ func (a *app) administer(cmd *cobra.Command, check func(l *config.Loaded, args [
 		l := keys.load()
 		wire.CheckDatabase(l)
 		wire.CheckFile(l)
+		wire.CheckOneOutbox(l)
 		check(l, args)
 		if err := l.Err(); err != nil {
 			return err

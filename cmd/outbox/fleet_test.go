@@ -146,8 +146,13 @@ routes:
 			code, text := p.get("/readyz")
 			return code == 503 && strings.Contains(text, "route bad: ") && !strings.Contains(text, "route good")
 		})
+		_, metrics := p.get("/metrics")
+		if !regexp.MustCompile(`\noutbox_dispatched_total\{outbox="\w*",route=""} 12\n`).MatchString(metrics) ||
+			regexp.MustCompile(`\noutbox_(published_total|broker_up)\{outbox="\w*",route=""}`).MatchString(metrics) {
+			t.Errorf("the dispatching counts as sending:\n%s", metrics)
+		}
 		p.stop()
-		p.said().want(t, 0)
+		p.said().want(t, 0, "confirmed=8 settled=8")
 		left := lines(t, d.call("messages", "list", "--json").stdout)
 		if len(left) != 6 {
 			t.Errorf("%d messages are left, want 6: %v", len(left), left)
@@ -261,6 +266,36 @@ func TestSeveralOutboxesInOneDatabase(t *testing.T) {
 		if sqlite {
 			d.call("relay", "--relay-outboxes", "shop,/x,/x").want(t, exitUsage, "SQLite has none: write /shop", `"/x" twice`)
 		}
+	})
+}
+
+// TestCommandsOfSeveralOutboxes: they are of all of them, or of one that is named, and
+// of no other by mistake.
+func TestCommandsOfSeveralOutboxes(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d *desk) {
+		first, second, one := "shop/x_", "billing/x_", []string{"--database-schema", "shop", "--database-table-prefix", "x_"}
+		printed := []string{`"shop"`, `"billing"`}
+		if strings.HasPrefix(d.env["OUTBOX_DATABASE_URL"], "sqlite") {
+			first, second, one = "/x_", "/y_", one[2:]
+			printed = []string{"x_message", "y_message"}
+		}
+		d.env["OUTBOX_CONFIG"] = yamlFile(t, "relay: {outboxes: ["+first+", "+second+"]}\n")
+		for _, args := range []string{"emit --topic a --data 1", "dead list", "dead discard --all", "messages list", "messages retry --all", "pause --all", "resume --all", "purge --older-than 1d"} {
+			d.call(strings.Fields(args)...).want(t, exitUsage, "relay.outboxes", "is set, and this command is for one outbox: name it by --database-schema")
+		}
+		d.call("migrate", "--print").want(t, 0, printed...)
+		d.call("stats").want(t, exitFailure, "outbox "+first+": ")
+		d.call("migrate").want(t, 0, "outbox "+first, "outbox "+second)
+		d.emit(append([]string{"--topic", "a"}, one...)...)
+		stats := lines(t, d.call("stats", "--json").stdout)
+		if len(stats) != 2 || stats[0]["outbox"] != first || stats[0]["pending"] != 1.0 || stats[1]["outbox"] != second || stats[1]["pending"] != 0.0 {
+			t.Errorf("got %v", stats)
+		}
+		d.call("stats").want(t, 0, "outbox "+first+"\n", "outbox "+second+"\n")
+		if stats := lines(t, d.call(append([]string{"stats", "--json"}, one...)...).stdout); len(stats) != 1 || stats[0]["outbox"] != first {
+			t.Errorf("of the one that is named: %v", stats)
+		}
+		d.call(append([]string{"messages", "list"}, one...)...).want(t, 0, "TOPIC")
 	})
 }
 

@@ -19,7 +19,8 @@ func (a *app) migrate() *cobra.Command {
 		Short: "Create or upgrade the tables of outbox and inbox, or print the SQL that does",
 		Long: `Creates the tables of the outbox, and of the inbox by which workers handle each message once, or
 upgrades them. Several processes may do so at once, and nothing is done, nor any right needed to do it,
-when all is there.
+when all is there. With relay.outboxes it does so for each of them, unless --database-schema or
+--database-table-prefix names one.
 
 With --print the SQL goes to standard output instead, as one transaction for an empty database, for
 those who use a migration tool of their own: one part for each version, under its name. To upgrade, take
@@ -36,13 +37,14 @@ the parts of the later versions. The database is not asked.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		l := keys.load()
 		kind := checkMigrate(l, show, dialect)
+		outboxes := wire.NamedOutboxes(l, kind)
 		if err := l.Err(); err != nil {
 			return err
 		}
 		if show {
-			return printMigrations(a.stdout, kind, l)
+			return printMigrations(a.stdout, kind, outboxes)
 		}
-		return a.runMigrate(cmd, l)
+		return a.runMigrate(cmd, l, outboxes)
 	}
 	return cmd
 }
@@ -68,28 +70,40 @@ func checkMigrate(l *config.Loaded, show bool, dialect string) string {
 	return kind
 }
 
-func printMigrations(w io.Writer, kind string, l *config.Loaded) error {
-	text, err := wire.MigrationSQL(kind, l.Database)
-	if err != nil {
-		return err
+func printMigrations(w io.Writer, kind string, outboxes []config.Database) error {
+	for _, o := range outboxes {
+		text, err := wire.MigrationSQL(kind, o)
+		if err != nil {
+			return err
+		}
+		if _, err := io.WriteString(w, text); err != nil {
+			return err
+		}
 	}
-	_, err = io.WriteString(w, text)
-	return err
+	return nil
 }
 
-func (a *app) runMigrate(cmd *cobra.Command, l *config.Loaded) (err error) {
+func (a *app) runMigrate(cmd *cobra.Command, l *config.Loaded, outboxes []config.Database) (err error) {
 	ctx := cmd.Context()
-	s, err := wire.OpenStore(ctx, l.Database, l.Log.Logger(a.stderr))
+	stores, err := wire.OpenStores(ctx, outboxes, 0, l.Log.Logger(a.stderr))
 	if err != nil {
 		return err
 	}
-	defer closeStore(s, &err)
-	if err := s.Migrate(ctx); err != nil {
-		return wire.DatabaseError("migrate", l.Database, err)
+	for _, s := range stores {
+		defer closeStore(s, &err)
 	}
-	if err := s.Check(ctx); err != nil {
-		return wire.DatabaseError("check what was migrated", l.Database, err)
+	for i, s := range stores {
+		of := ""
+		if len(stores) > 1 {
+			of = " of outbox " + wire.OutboxName(outboxes[i])
+		}
+		if err := s.Migrate(ctx); err != nil {
+			return wire.DatabaseError("migrate"+of, l.Database, err)
+		}
+		if err := s.Check(ctx); err != nil {
+			return wire.DatabaseError("check what was migrated"+of, l.Database, err)
+		}
+		fmt.Fprintf(a.stderr, "outbox: the tables%s in %s are up to date\n", of, config.Redact(l.Database.URL))
 	}
-	fmt.Fprintf(a.stderr, "outbox: the tables in %s are up to date\n", config.Redact(l.Database.URL))
 	return nil
 }

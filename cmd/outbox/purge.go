@@ -93,6 +93,7 @@ was deleted until then, and exits with 1; calling it again goes on.`,
 		l := keys.load()
 		wire.CheckDatabase(l)
 		wire.CheckFile(l)
+		wire.CheckOneOutbox(l)
 		f.check(l)
 		if err := l.Err(); err != nil {
 			return err

@@ -58,7 +58,7 @@ relay.rates are for each relay: each route and outbox of each process. A route h
 		l := keys.load()
 		wire.CheckDatabase(l)
 		wire.CheckFile(l)
-		outboxes := wire.CheckOutboxes(l)
+		outboxes := wire.CheckOutboxes(l, wire.DatabaseKind(l.Database.URL))
 		ways := f.check(l, flags)
 		if err := l.Err(); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"time"
@@ -17,7 +18,8 @@ func (a *app) stats() *cobra.Command {
 		Use:   "stats",
 		Short: "Count what is in the outbox, and show its relays and pauses",
 		Long: `Counts what is in the outbox, and shows the relays that are alive and what is paused. With --watch it
-does so again and again, until SIGINT or SIGTERM.`,
+does so again and again, until SIGINT or SIGTERM. With relay.outboxes it does so for each of them, unless
+--database-schema or --database-table-prefix names one.`,
 		Example: `  outbox stats --config /etc/outbox.yaml
   outbox stats --watch 5s
   outbox stats --json`,
@@ -25,41 +27,78 @@ does so again and again, until SIGINT or SIGTERM.`,
 	}
 	asJSON := cmd.Flags().Bool("json", false, "print one JSON object, each time")
 	watch := cmd.Flags().Duration("watch", 0, "`interval` after which to count again")
-	return a.administer(cmd,
-		func(l *config.Loaded, _ []string) {
-			if *watch < 0 || *watch > 0 && *watch < time.Second {
-				l.Add(config.Problem{Key: "--watch", Value: watch.String(), Reason: "must be at least 1s"})
+	keys := a.keyFlags(cmd.Flags(), true, "database", "log").withFile()
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		l := keys.load()
+		wire.CheckDatabase(l)
+		wire.CheckFile(l)
+		outboxes := wire.NamedOutboxes(l, wire.DatabaseKind(l.Database.URL))
+		if *watch < 0 || *watch > 0 && *watch < time.Second {
+			l.Add(config.Problem{Key: "--watch", Value: watch.String(), Reason: "must be at least 1s"})
+		}
+		if err := l.Err(); err != nil {
+			return err
+		}
+		stores, err := wire.OpenStores(cmd.Context(), outboxes, 0, l.Log.Logger(a.stderr))
+		if err != nil {
+			return err
+		}
+		var names []string
+		for i, s := range stores {
+			defer closeStore(s, &err)
+			names = append(names, wire.OutboxName(outboxes[i]))
+		}
+		return wire.DatabaseError("stats", l.Database, a.watchStats(cmd.Context(), stores, names, *watch, *asJSON))
+	}
+	return cmd
+}
+
+// watchStats counts once, or again and again until ctx ends.
+func (a *app) watchStats(ctx context.Context, stores []wire.Store, names []string, watch time.Duration, asJSON bool) error {
+	for {
+		err := a.countAll(ctx, stores, names, asJSON)
+		switch {
+		case ctx.Err() != nil && watch > 0:
+			return nil
+		case err != nil || watch == 0:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(watch):
+			if !asJSON {
+				fmt.Fprintln(a.stdout)
 			}
-		},
-		func(cmd *cobra.Command, s wire.Store, _ []string) error {
-			ctx := cmd.Context()
-			for {
-				st, err := s.Stats(ctx)
-				if err == nil && *asJSON {
-					err = encodeLine(a.stdout, newCounts(&st))
-				} else if err == nil {
-					err = writeStats(a.stdout, &st)
-				}
-				switch {
-				case ctx.Err() != nil && *watch > 0:
-					return nil
-				case err != nil || *watch == 0:
-					return err
-				}
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-time.After(*watch):
-					if !*asJSON {
-						fmt.Fprintln(a.stdout)
-					}
-				}
+		}
+	}
+}
+
+// countAll writes the figures of each outbox.
+func (a *app) countAll(ctx context.Context, stores []wire.Store, names []string, asJSON bool) error {
+	for i, s := range stores {
+		st, err := s.Stats(ctx)
+		switch {
+		case err != nil && len(stores) > 1:
+			return fmt.Errorf("outbox %s: %w", names[i], err)
+		case err == nil && asJSON:
+			err = encodeLine(a.stdout, newCounts(names[i], &st))
+		case err == nil:
+			if len(stores) > 1 {
+				fmt.Fprintf(a.stdout, "%soutbox %s\n", map[bool]string{true: "\n"}[i > 0], names[i])
 			}
-		})
+			err = writeStats(a.stdout, &st)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // counts are the figures for machines: durations in seconds.
 type counts struct {
+	Outbox string `json:"outbox"`
 	store.Stats
 	Oldest     float64       `json:"oldest_seconds"`
 	OldestDead float64       `json:"oldest_dead_seconds"`
@@ -84,9 +123,9 @@ type pauseWords struct {
 	Key    string `json:"key"`
 }
 
-func newCounts(st *store.Stats) counts {
+func newCounts(outbox string, st *store.Stats) counts {
 	c := counts{
-		Stats: *st, Oldest: st.Oldest.Seconds(), OldestDead: st.OldestDead.Seconds(),
+		Outbox: outbox, Stats: *st, Oldest: st.Oldest.Seconds(), OldestDead: st.OldestDead.Seconds(),
 		Routes: []routeCounts{}, Pauses: []pauseWords{}, Relays: []relayCounts{},
 	}
 	for _, r := range st.Routes {

@@ -105,7 +105,7 @@ func Load(s Sources) *Loaded {
 	}
 	for _, k := range Keys {
 		if values, ok := s.Flags[k.Name]; ok {
-			l.settings[k.Name] = setting{values: k.split(values), origin: "flag --" + k.Flag()}
+			l.settings[k.Name] = setting{values: k.split(values), origin: flagOrigin(k)}
 			continue
 		}
 		if s.Env == nil {
@@ -128,6 +128,13 @@ func Load(s Sources) *Loaded {
 
 // IsSet reports whether somebody gave a value for the key, even its default.
 func (l *Loaded) IsSet(key string) bool { return l.settings[key].origin != "" }
+
+// ByFlag reports whether a flag gave the value for the key.
+func (l *Loaded) ByFlag(key string) bool {
+	return l.settings[key].origin == flagOrigin(keyNamed(key))
+}
+
+func flagOrigin(k *Key) string { return "flag --" + k.Flag() }
 
 // Require reports each of the keys that has no value.
 func (l *Loaded) Require(keys ...string) {

@@ -6,12 +6,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
-	"github.com/outbox-go/outbox/store/pgxstore"
-	"github.com/outbox-go/outbox/store/sqlstore"
 )
 
 // Kinds of servers, by their URLs.
@@ -110,49 +107,6 @@ func CheckRoutes(l *config.Loaded) {
 	if common {
 		CheckBroker(l)
 	}
-}
-
-// CheckOutboxes reports what is wrong with the outboxes to drain, and returns each
-// as a database of its own.
-func CheckOutboxes(l *config.Loaded) []config.Database {
-	if len(l.Drain.Outboxes) == 0 {
-		return []config.Database{l.Database}
-	}
-	var all []config.Database
-	for _, o := range l.Drain.Outboxes {
-		one := l.Database
-		one.TablePrefix = o.TablePrefix
-		if o.Schema != "" {
-			one.Schema = o.Schema
-		}
-		switch kind := DatabaseKind(l.Database.URL); {
-		case kind == SQLite && o.Schema != "":
-			l.Fault("relay.outboxes", "names the schema "+o.Schema+", and SQLite has none: write /"+o.Schema+" for a table prefix")
-		case kind == Postgres:
-			fault(l, "relay.outboxes", (&pgxstore.Config{Schema: one.Schema, TablePrefix: one.TablePrefix}).Validate())
-		case kind == SQLite:
-			_, err := sqlstore.MigrationSQL(sqlstore.SQLite, &sqlstore.Config{TablePrefix: one.TablePrefix})
-			fault(l, "relay.outboxes", err)
-		}
-		if slices.Contains(all, one) {
-			l.Fault("relay.outboxes", "has "+OutboxName(one)+" twice: remove one of them")
-		}
-		all = append(all, one)
-	}
-	return all
-}
-
-// OutboxName returns what people call one of several outboxes in a database, as
-// relay.outboxes has it.
-func OutboxName(c config.Database) string {
-	name := c.Schema
-	if DatabaseKind(c.URL) == SQLite {
-		name = ""
-	}
-	if c.TablePrefix != "" {
-		name += "/" + c.TablePrefix
-	}
-	return name
 }
 
 // fault reports err, if it is not nil, without what the URL keeps secret and
