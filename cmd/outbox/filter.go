@@ -137,7 +137,7 @@ func (a *app) administer(cmd *cobra.Command, check func(l *config.Loaded, args [
 		err = do(cmd, s, args)
 		var known outcome
 		if errors.As(err, &known) {
-			return known
+			return err
 		}
 		return wire.DatabaseError(cmd.Name(), l.Database, err)
 	}

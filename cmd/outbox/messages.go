@@ -176,21 +176,19 @@ func (a *app) cancel(ctx context.Context, s store.Admin, id string, timeout time
 	ctx, end := context.WithTimeout(ctx, timeout)
 	defer end()
 	w, err := admin.New(s).Cancel(ctx, id)
-	switch {
-	case err != nil && w == store.Asked:
-		return outcome("not cancelled: " + err.Error() + ": try again, with a longer --timeout")
-	case err != nil:
-		return err
-	}
 	switch w {
+	case store.Asked:
+		return outcome("not cancelled: " + err.Error() + ": try again, with a longer --timeout")
 	case store.Withdrawn:
 		fmt.Fprintln(a.stdout, "cancelled")
-		return nil
+		return err // what failed after that is told, and the answer stays
 	case store.TooLate:
 		fmt.Fprintln(a.stdout, "too late")
-		return outcome("the message was sent, or may have been")
+		return errors.Join(outcome("the message was sent, or may have been"), err)
 	case store.IsDead:
-		return outcome("the message is a dead letter: delete it by `outbox dead discard " + id + "`")
+		return errors.Join(outcome("the message is a dead letter: delete it by `outbox dead discard "+id+"`"), err)
+	case store.Absent:
+		return errors.Join(outcome("there is no message "+id+": it was sent long ago, or never emitted"), err)
 	}
-	return outcome("there is no message " + id + ": it was sent long ago, or never emitted")
+	return err
 }
