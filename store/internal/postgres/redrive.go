@@ -51,6 +51,11 @@ UPDATE {lease} SET token = token + 1 FROM l WHERE {lease}.route = l.route AND {l
 )
 SELECT count(*) FROM gone`
 
+	// lockDeadSQL has one who discards wait for others that discard or redrive, before
+	// it looks at what is left of a parked key.
+	lockDeadSQL = `SELECT FROM {lease} WHERE (route, shard) IN (SELECT d.route, d.shard FROM {dead} d WHERE d.place = ANY ($1::bigint[]))
+ORDER BY route, shard FOR UPDATE`
+
 	// discardSQL gives a lease a new token where a key is parked no longer.
 	discardSQL = `WITH gone AS (
 	DELETE FROM {dead} WHERE place = ANY ($1::bigint[]) RETURNING place, route, shard, tenant, key, parked
@@ -58,11 +63,8 @@ SELECT count(*) FROM gone`
 	SELECT DISTINCT g.route, g.shard FROM gone g WHERE g.parked AND NOT EXISTS (
 		SELECT FROM {dead} d WHERE d.parked AND d.route = g.route AND d.tenant = g.tenant AND d.key = g.key
 			AND d.place NOT IN (SELECT place FROM gone))
-), l AS MATERIALIZED (
-	SELECT route, shard FROM {lease} WHERE (route, shard) IN (SELECT touched.route, touched.shard FROM touched)
-	ORDER BY route, shard FOR UPDATE
 ), bumped AS (
-	UPDATE {lease} SET token = token + 1 FROM l WHERE {lease}.route = l.route AND {lease}.shard = l.shard
+	UPDATE {lease} SET token = token + 1 FROM touched WHERE {lease}.route = touched.route AND {lease}.shard = touched.shard
 )
 SELECT count(*) FROM gone`
 
@@ -102,7 +104,7 @@ func (c *Core) Discard(ctx context.Context, places []int64) (int, error) {
 	if len(places) == 0 {
 		return 0, nil
 	}
-	n, err := c.change(ctx, "", discardSQL, bigintArray(places))
+	n, err := c.change(ctx, lockDeadSQL, discardSQL, bigintArray(places))
 	if err != nil {
 		return 0, fmt.Errorf("discard %d dead letters: %w", len(places), err)
 	}
@@ -129,10 +131,8 @@ func (c *Core) change(ctx context.Context, first, second string, args ...any) (n
 		if err := q.Exec(ctx, string(ByIndex)); err != nil {
 			return err
 		}
-		if first != "" {
-			if err := q.Exec(ctx, c.names.SQL(first), args...); err != nil {
-				return err
-			}
+		if err := q.Exec(ctx, c.names.SQL(first), args...); err != nil {
+			return err
 		}
 		_, err := queryRow(ctx, q, c.names.SQL(second), args, &n)
 		return err
