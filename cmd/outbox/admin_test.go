@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -268,6 +269,31 @@ func TestPausedMessagesWaitUntilTheyAreResumed(t *testing.T) {
 		d.wantPrinted("resumed: topic mail.#\n", "resume", "--topic", "mail.#")
 		if sent := lines(t, d.call("relay", "--once").stdout); len(sent) != 1 || sent[0]["topic"] != "mail.welcome" {
 			t.Errorf("sent %v", sent)
+		}
+	})
+}
+
+// TestListSaysWhatMessagesWaitFor: and nothing of those that a relay may have.
+func TestListSaysWhatMessagesWaitFor(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d *desk) {
+		sqlite := strings.HasPrefix(d.env["OUTBOX_DATABASE_URL"], "sqlite")
+		d.call("messages", "list").want(t, 0, "outbox: none\n")
+		for _, args := range []string{"--topic refused --key k", "--topic b --key k", "--topic c --key k --tenant t", "--topic d --key k --route r",
+			"--topic held.e --key x", "--topic f --key x", "--topic g"} {
+			d.emit(strings.Fields(args)...)
+		}
+		d.sql(`UPDATE {message} SET attempts = 1, retry_at = ` +
+			map[bool]string{true: "(unixepoch() + 5400) * 1000000", false: "now() + interval '90 minutes'"}[sqlite] + ` WHERE topic = 'refused'`)
+		d.call("pause", "--topic", "held.#").want(t, 0)
+		d.call("pause", "--key", "k", "--tenant", "t").want(t, 0)
+		var got []string
+		for line := range strings.Lines(d.call("messages", "list").stdout) {
+			cells := regexp.MustCompile(`  +`).Split(strings.TrimSpace(line), -1)
+			got = append(got, cells[1]+" "+strings.TrimRight(cells[7], "0123456789hms."))
+		}
+		want := "TOPIC NEXT, refused in , b behind, c paused, d -, held.e paused, f behind, g -"
+		if text := strings.Join(got, ", "); text != want {
+			t.Errorf("got  %s\nwant %s", text, want)
 		}
 	})
 }

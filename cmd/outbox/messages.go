@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"time"
 
@@ -30,6 +31,8 @@ func (a *app) messagesList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [ID...]",
 		Short: "List messages of one state, in their order",
+		Long: `Lists messages of one state, in their order. NEXT says of a pending one what it waits for: another attempt
+"in" some time, "blocked" until it is retried, "paused", or "behind" one of these of its key in the list.`,
 		Example: `  outbox messages list --config /etc/outbox.yaml
   outbox messages list --waiting --topic 'order.#'
   outbox messages list --state sent --older-than 7d --json`,
@@ -76,23 +79,36 @@ func (a *app) list(cmd *cobra.Command, onlyDead bool, state func() store.State) 
 				l.Add(config.Problem{Key: "--waiting", Reason: "is of use for pending messages alone"})
 			}
 		},
-		func(cmd *cobra.Command, s wire.Store, _ []string) error {
+		func(cmd *cobra.Command, s wire.Store, _ []string) (err error) {
 			p := newPrinter(a.stdout, state(), asJSON)
-			n := 0
-			for row, err := range admin.New(s).List(cmd.Context(), state(), filter) {
-				if err != nil {
-					return errors.Join(err, p.flush())
-				}
-				if n++; limit > 0 && n > limit {
-					fmt.Fprintf(a.stderr, "outbox: there are more; raise --limit or set it to 0\n")
-					break
-				}
-				if err := p.print(&row); err != nil {
+			if state() == store.Pending && !asJSON {
+				if p.pauses, err = s.Pauses(cmd.Context()); err != nil {
 					return err
 				}
 			}
-			return p.flush()
+			return a.printList(p, admin.New(s).List(cmd.Context(), state(), filter), limit)
 		})
+}
+
+// printList prints up to limit rows, and says so if there are more, or none.
+func (a *app) printList(p *printer, rows iter.Seq2[store.Stored, error], limit int) error {
+	n := 0
+	for row, err := range rows {
+		if err != nil {
+			return errors.Join(err, p.flush())
+		}
+		if n++; limit > 0 && n > limit {
+			fmt.Fprintf(a.stderr, "outbox: there are more; raise --limit or set it to 0\n")
+			break
+		}
+		if err := p.print(&row); err != nil {
+			return err
+		}
+	}
+	if n == 0 {
+		fmt.Fprintf(a.stderr, "outbox: none\n")
+	}
+	return p.flush()
 }
 
 func (a *app) messagesShow() *cobra.Command {

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/admin"
 	"github.com/outbox-go/outbox/store"
 )
@@ -21,6 +22,15 @@ type printer struct {
 	table *tabwriter.Writer // nil for JSON
 	state store.State
 	rows  int
+
+	pauses []store.Pause
+	held   map[heldKey]bool // keys of which a message was listed that does not go now
+}
+
+// heldKey names an order on a route.
+type heldKey struct {
+	route string
+	store.Key
 }
 
 // tableFlush is how many rows are laid out together: so a long list comes bit by
@@ -28,7 +38,7 @@ type printer struct {
 const tableFlush = 500
 
 func newPrinter(out io.Writer, state store.State, asJSON bool) *printer {
-	p := &printer{out: out, state: state}
+	p := &printer{out: out, state: state, held: map[heldKey]bool{}}
 	if !asJSON {
 		p.table = newTable(out)
 	}
@@ -84,14 +94,34 @@ func (p *printer) cells(row *store.Stored) []string {
 		return append(cells, moment(row.DeliverAt))
 	case store.Pending:
 	}
-	next := "now"
+	return append(cells, moment(row.CreatedAt), strconv.Itoa(row.Attempts), p.next(row), row.LastError)
+}
+
+// next says what a pending message waits for, and nothing where a relay may have it,
+// or there may be none.
+func (p *printer) next(row *store.Stored) string {
+	key := heldKey{row.Route, store.Key{Tenant: row.Tenant, Key: row.Key}}
+	text := ""
 	switch {
 	case row.RetryIn == store.Never:
-		next = "blocked"
+		text = "blocked"
+	case slices.ContainsFunc(p.pauses, func(pause store.Pause) bool { return pauses(pause, row) }):
+		text = "paused"
 	case row.RetryIn > 0:
-		next = "in " + roughly(row.RetryIn)
+		text = "in " + roughly(row.RetryIn)
+	case row.Key != "" && p.held[key]:
+		text = "behind"
 	}
-	return append(cells, moment(row.CreatedAt), strconv.Itoa(row.Attempts), next, row.LastError)
+	if text != "" && row.Key != "" {
+		p.held[key] = true
+	}
+	return text
+}
+
+// pauses reports whether a pause holds a message back.
+func pauses(p store.Pause, row *store.Stored) bool {
+	return (p.Topic == "" || outbox.MatchTopic(p.Topic, row.Topic)) &&
+		(p.Key == "" || p.Key == row.Key && p.Tenant == row.Tenant)
 }
 
 func (p *printer) flush() error {
