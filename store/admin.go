@@ -110,7 +110,8 @@ const (
 	// Withdrawn: the message is deleted, and was never sent to the broker.
 	Withdrawn Withdrawal = "withdrawn"
 
-	// Asked: a relay has the message's shard and was asked to give it back.
+	// Asked: a relay has the message's shard and was asked to give it back, or
+	// somebody is at the message just now.
 	Asked Withdrawal = "asked"
 
 	// TooLate: the message was sent, or may have been.

@@ -133,6 +133,74 @@ func TestWithdrawDoesNotWaitForATransaction(t *testing.T) {
 	withdraw(t, s, list[0].ID, store.Withdrawn)
 }
 
+// TestWithdrawDoesNotWaitForWhatIsSettled in a transaction, of a copy on another route:
+// relays wait for the leases that it has locked itself.
+func TestWithdrawDoesNotWaitForWhatIsSettled(t *testing.T) {
+	t.Parallel()
+	for name, holds := range map[string]bool{"under a lease": true, "after the lease was lost": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, pool, _ := openStore(t, nil)
+			emitTo(t, s, "", "b")
+			tx := begin(t, pool)
+			v := s.Within(tx)
+			if holds {
+				_, err := v.Claim(t.Context(), store.ClaimRequest{Owner: "once", TTL: time.Hour})
+				must(t, err)
+			}
+			pages, err := s.Read(t.Context(), store.ReadRequest{Shards: store.FirstShards(64), Limit: 1})
+			must(t, err)
+			row := pages[0].Rows[0]
+			must(t, v.Settle(t.Context(), []store.Ref{{Position: row.Position, ID: row.ID}}, true))
+			withdrawBeside(t, s, pool, tx, row.ID, store.Asked)
+			must(t, tx.Rollback(t.Context()))
+			withdraw(t, s, row.ID, store.Withdrawn)
+		})
+	}
+}
+
+// TestWithdrawDoesNotWaitForTheFirstClaim of a route, in a transaction.
+func TestWithdrawDoesNotWaitForTheFirstClaim(t *testing.T) {
+	t.Parallel()
+	s, pool, _ := openStore(t, nil)
+	emitTo(t, s, "new")
+	list, err := s.List(t.Context(), store.Query{State: store.Pending, Limit: 1})
+	must(t, err)
+	tx := begin(t, pool)
+	_, err = s.Route("new").Within(tx).Claim(t.Context(), store.ClaimRequest{Owner: "once", TTL: time.Hour})
+	must(t, err)
+	withdrawBeside(t, s, pool, tx, list[0].ID, store.Asked)
+	must(t, tx.Rollback(t.Context()))
+	withdraw(t, s, list[0].ID, store.Withdrawn)
+}
+
+// emitTo emits a message with a copy for each route.
+func emitTo(t *testing.T, s *pgxstore.Store, routes ...string) {
+	t.Helper()
+	ob := outbox.New(s, outbox.WithRoutes(func(*outbox.Message) []string { return routes }))
+	must(t, s.InTx(t.Context(), func(tx pgx.Tx) error { return ob.Emit(t.Context(), tx, outbox.Event{Topic: "t", Key: "k"}) }))
+}
+
+// withdrawBeside checks that the answer does not wait for tx.
+func withdrawBeside(t *testing.T, s *pgxstore.Store, pool *pgxpool.Pool, tx pgx.Tx, id string, want store.Withdrawal) {
+	t.Helper()
+	var got store.Withdrawal
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		got, err = s.Withdraw(context.Background(), id, "me")
+		done <- err
+	}()
+	waitBehind(t, pool, tx, 1, done)
+	if len(done) == 0 {
+		t.Fatal("withdraw waits for the transaction")
+	}
+	must(t, <-done)
+	if got != want {
+		t.Fatalf("withdraw answers %q, want %q", got, want)
+	}
+}
+
 func withdraw(t *testing.T, s *pgxstore.Store, id string, want store.Withdrawal) {
 	t.Helper()
 	got, err := s.Withdraw(t.Context(), id, "me")

@@ -21,8 +21,8 @@ type claimSQL struct {
 
 func newClaimSQL(n *Names) claimSQL {
 	return claimSQL{
-		made: n.SQL(`SELECT count(*) FROM {lease} WHERE route = {route}`),
-		make: n.SQL(`INSERT INTO {lease} (route, shard) SELECT {route}, generate_series(0, 63) ON CONFLICT DO NOTHING`),
+		made: n.SQL(`SELECT count(*) FROM {lease} WHERE route = $1`),
+		make: n.SQL(`INSERT INTO {lease} (route, shard) SELECT $1::text, generate_series(0, 63) ON CONFLICT DO NOTHING`),
 
 		join: n.SQL(`INSERT INTO {relay} AS r (id, route, name, most, busy, expires_at, rate)
 VALUES ($1, {route}, $2, $4, $5, clock_timestamp() + $3::bigint * interval '1 microsecond', $6::float8)
@@ -86,7 +86,7 @@ func (c *Core) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, er
 	err := c.db.InTx(ctx, ReadWrite, func(q Querier) (err error) {
 		claim = store.Claim{}
 		if !leased {
-			if leased, err = c.makeLeases(ctx, q); err != nil {
+			if leased, err = c.makeLeases(ctx, q, c.names.Route); err != nil {
 				return err
 			}
 		}
@@ -102,16 +102,16 @@ func (c *Core) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, er
 // makeLeases makes those of a route that is new, and reports whether they are there.
 // One in a transaction of a user's would have all others wait for its end: who does
 // not get the lock comes again.
-func (c *Core) makeLeases(ctx context.Context, q Querier) (there bool, err error) {
+func (c *Core) makeLeases(ctx context.Context, q Querier, route string) (there bool, err error) {
 	var n int
-	if _, err := queryRow(ctx, q, c.claim.made, nil, &n); err != nil || n == Shards {
+	if _, err := queryRow(ctx, q, c.claim.made, []any{route}, &n); err != nil || n == Shards {
 		return n == Shards, err
 	}
-	alone, err := c.alone(ctx, q, "route "+c.names.Route)
+	alone, err := c.alone(ctx, q, "route "+route)
 	if err != nil || !alone {
 		return false, err
 	}
-	return true, q.Exec(ctx, c.claim.make)
+	return true, q.Exec(ctx, c.claim.make, route)
 }
 
 func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, claim *store.Claim) error {

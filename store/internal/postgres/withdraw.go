@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -18,10 +17,6 @@ const (
 	elsewhereIDSQL = `SELECT EXISTS (SELECT FROM {dead} WHERE id = $1::uuid), EXISTS (SELECT FROM {sent} WHERE id = $1::uuid)`
 
 	pendingIDSQL = `SELECT position, route, shard FROM {message} WHERE id = $1::uuid`
-
-	// makeLeasesSQL makes those of a route that no relay has drained yet.
-	makeLeasesSQL = `INSERT INTO {lease} (route, shard) SELECT r, s FROM unnest($1::text[]) AS r, generate_series(0, 63) AS s
-WHERE NOT EXISTS (SELECT FROM {lease} WHERE route = r AND shard = s) ON CONFLICT DO NOTHING`
 
 	// wantSQL asks for shards. Of a lease that has expired nobody says what was
 	// sent: all up to now may have been. What somebody has locked is not free.
@@ -40,19 +35,17 @@ UPDATE {lease} AS w SET
 FROM l WHERE w.route = l.route AND w.shard = l.shard
 RETURNING w.route, w.shard, w.owner IS NULL, w.doubt`
 
-	stillPendingSQL = `SELECT count(*) FROM (SELECT FROM {message} WHERE position = ANY ($1::bigint[]) AND id = $2::uuid FOR UPDATE) AS m`
+	// stillPendingSQL waits for nobody, who may be a user's transaction that is open for
+	// as long as it likes: relays wait for the leases that are locked here.
+	stillPendingSQL = `SELECT count(*) FROM (
+	SELECT FROM {message} WHERE position = ANY ($1::bigint[]) AND id = $2::uuid FOR UPDATE SKIP LOCKED) AS m`
 
 	withdrawPendingSQL   = `DELETE FROM {message} WHERE position = ANY ($1::bigint[]) AND id = $2::uuid`
 	withdrawScheduledSQL = `DELETE FROM {scheduled} WHERE id = $1::uuid`
 
 	letGoSQL = `WITH l AS MATERIALIZED (SELECT route, shard FROM {lease} WHERE wanted_by = $1 ORDER BY route, shard FOR NO KEY UPDATE)
 UPDATE {lease} SET wanted_by = NULL, wanted_until = NULL FROM l WHERE {lease}.route = l.route AND {lease}.shard = l.shard`
-
-	withdrawTries = 5
 )
-
-// errMoved tells that messages went on while they were looked for.
-var errMoved = errors.New("the messages keep moving")
 
 // Withdraw takes one step towards deleting the messages of an id; see [store.Admin].
 func (c *Core) Withdraw(ctx context.Context, id, who string) (w store.Withdrawal, err error) {
@@ -60,16 +53,11 @@ func (c *Core) Withdraw(ctx context.Context, id, who string) (w store.Withdrawal
 	if err != nil {
 		return store.Absent, nil //nolint:nilerr // no message has such an id
 	}
-	for range withdrawTries {
-		err = c.db.InTx(ctx, ReadWrite, func(q Querier) error {
-			x := withdrawal{core: c, q: q, id: parsed.String(), who: who}
-			w, err = x.step(ctx)
-			return err
-		})
-		if !errors.Is(err, errMoved) {
-			break
-		}
-	}
+	err = c.db.InTx(ctx, ReadWrite, func(q Querier) error {
+		x := withdrawal{core: c, q: q, id: parsed.String(), who: who}
+		w, err = x.step(ctx)
+		return err
+	})
 	if err != nil {
 		return "", fmt.Errorf("withdraw: %w", err)
 	}
@@ -142,16 +130,19 @@ func (x *withdrawal) pending(ctx context.Context) error {
 	})
 }
 
-// want asks for the shards, and reports whether all of them are free, and whether
-// one of the messages may have been sent.
+// want asks for the shards, and reports whether all of them and the messages are
+// free, and whether one of the messages may have been sent. What went on while it was
+// looked for is not free either: the next step finds it.
 func (x *withdrawal) want(ctx context.Context) (free, doubt bool, err error) {
 	var routes []string
 	var shards []int64
 	for _, s := range x.shards {
 		routes, shards = append(routes, s.route), append(shards, int64(s.shard))
 	}
-	if err := x.q.Exec(ctx, x.core.names.SQL(makeLeasesSQL), textArray(slices.Compact(slices.Sorted(slices.Values(routes))))); err != nil {
-		return false, false, err
+	for _, route := range slices.Compact(slices.Sorted(slices.Values(routes))) {
+		if _, err := x.core.makeLeases(ctx, x.q, route); err != nil {
+			return false, false, err
+		}
 	}
 	doubts := map[routeShard]int64{} // of those that are free
 	err = scan(ctx, x.q, x.core.names.SQL(wantSQL), []any{textArray(routes), bigintArray(shards), x.who}, func(rows Rows) error {
@@ -175,8 +166,8 @@ func (x *withdrawal) want(ctx context.Context) (free, doubt bool, err error) {
 	if err := x.one(ctx, stillPendingSQL, []any{bigintArray(x.positions), x.id}, &still); err != nil {
 		return false, false, err
 	}
-	if still != len(x.positions) {
-		return false, false, errMoved
+	if still < len(x.positions) {
+		return false, false, nil
 	}
 	free = true
 	for i, s := range x.shards {
