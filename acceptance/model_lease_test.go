@@ -165,13 +165,13 @@ func (m *model) granted(t *rapid.T, lane *modelLane, owner string, lease store.L
 	}
 	if have.expired && have.owner != owner {
 		have.used[have.token] = true
-		m.doubtAll(lane, lease.Shard)
+		m.doubtAll(lane, lease.Shard, doubtful)
 	}
 	have.owner, have.token, have.expired = owner, lease.Token, false
 }
 
 // doubtAll notes that whatever is pending in a shard may have been sent.
-func (m *model) doubtAll(lane *modelLane, shard uint8) {
+func (m *model) doubtAll(lane *modelLane, shard uint8, level doubt) {
 	mark := func(rows []*modelRow, d doubt) {
 		for _, r := range rows {
 			if m.lanes[r.message.Route] == lane && r.shard == shard && r.position != 0 {
@@ -179,7 +179,7 @@ func (m *model) doubtAll(lane *modelLane, shard uint8) {
 			}
 		}
 	}
-	mark(m.rows, doubtful)
+	mark(m.rows, level)
 	mark(m.dead, either)
 	for _, o := range m.open { // their shards are not known yet
 		for _, r := range o.rows {
@@ -212,12 +212,16 @@ func (m *model) withdraw(t *rapid.T) {
 	const who = "cancel"
 	got, err := m.admin.Withdraw(never, id, who)
 	ok(t, err, "withdraw")
-	for _, r := range m.ofID(m.rows, id) {
+	rows := m.ofID(m.rows, id)
+	for _, r := range rows {
 		lane := m.lanes[r.message.Route]
 		switch l := &lane.leases[r.shard]; {
 		case l.owner == "":
+		case l.expired && len(rows) > 1: // the answer for another row may do, and nothing happens here
+			m.doubtAll(lane, r.shard, either)
+			lane.bump(r.shard, false)
 		case l.expired:
-			m.doubtAll(lane, r.shard)
+			m.doubtAll(lane, r.shard, doubtful)
 			lane.free(int(r.shard), l.owner)
 		case got != store.Asked && got != store.TooLate && got != store.IsDead:
 			t.Fatalf("%v has a relay, but the answer is %q", r, got)
