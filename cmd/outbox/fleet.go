@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 
@@ -71,13 +72,14 @@ type fleet struct {
 	stations []*station
 	registry *prometheus.Registry // nil without relay.listen
 	counters []*promoutbox.Store
+	listen   func(ctx context.Context, network, address string) (net.Listener, error)
 }
 
 // newFleet makes a relay for each outbox and way.
 func newFleet(
 	l *config.Loaded, outboxes []config.Database, stores []wire.Store, ways []way, stdout io.Writer, logger *slog.Logger,
 ) (*fleet, error) {
-	f := &fleet{config: l, logger: logger}
+	f := &fleet{config: l, logger: logger, listen: new(net.ListenConfig).Listen}
 	if l.Drain.Listen != "" {
 		f.registry = prometheus.NewRegistry()
 		f.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -142,7 +144,7 @@ func (f *fleet) routes() (routes []relay.Route) {
 func (f *fleet) run(ctx context.Context, version string) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	stop, err := f.serve(ctx)
+	stop, err := f.serve(ctx, fail)
 	if err != nil {
 		return err
 	}
@@ -164,6 +166,9 @@ func (f *fleet) run(ctx context.Context, version string) error {
 	}
 	running.Wait()
 	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); errors.Is(err, errServer) {
 		return err
 	}
 	f.logStop()

@@ -23,16 +23,25 @@ const (
 	serverDrain    = 5 * time.Second
 )
 
+// errServer ends the relays: without the server nobody would see how they are.
+var errServer = errors.New("HTTP is not answered any more")
+
 // serve answers HTTP at relay.listen, if that is set, and counts what is in the
-// outboxes, until stop is called, when all relays have stopped.
-func (f *fleet) serve(ctx context.Context) (stop func(), err error) {
+// outboxes, until stop is called, when all relays have stopped. If the server ends
+// before, fail is told.
+func (f *fleet) serve(ctx context.Context, fail func(error)) (stop func(), err error) {
 	if f.registry == nil {
 		return func() {}, nil
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", f.config.Drain.Listen)
+	listener, err := f.listen(ctx, "tcp", f.config.Drain.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen at relay.listen: %w", err)
 	}
+	return f.serveAt(ctx, listener, fail), nil
+}
+
+// serveAt is serve at a listener.
+func (f *fleet) serveAt(ctx context.Context, listener net.Listener, fail func(error)) (stop func()) {
 	f.logger.Info("answering HTTP", "address", listener.Addr().String())
 	server := &http.Server{
 		Handler:           promoutbox.Handler(f.registry, f.ready()...),
@@ -42,7 +51,7 @@ func (f *fleet) serve(ctx context.Context) (stop func(), err error) {
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			f.logger.Error("HTTP is not answered any more", "error", err)
+			fail(fmt.Errorf("%w: %w", errServer, err))
 		}
 	})
 	counting, stopCounting := context.WithCancel(context.WithoutCancel(ctx))
@@ -57,7 +66,7 @@ func (f *fleet) serve(ctx context.Context) (stop func(), err error) {
 			_ = server.Close() // whoever still asks has had its time
 		}
 		running.Wait()
-	}, nil
+	}
 }
 
 // ready returns a check for each relay, which says of several which it is.

@@ -164,12 +164,7 @@ func newPostgres(pool *pgxpool.Pool, c config.Database, users *users, logger *sl
 
 // View is the same outbox as a relay of the route drains it.
 func (s *PostgresStore) View(route string) relay.Store {
-	if r, ok := any(s.Store).(interface {
-		Route(name string) *pgxstore.Store
-	}); ok {
-		return r.Route(route)
-	}
-	return s.Store
+	return s.Store.Route(route)
 }
 
 // Emit writes events in a transaction of its own; see [Store].
@@ -211,12 +206,7 @@ func openSQLites(outboxes []config.Database) ([]Store, error) {
 
 // View is the same outbox as a relay of the route drains it.
 func (s *SQLiteStore) View(route string) relay.Store {
-	if r, ok := any(s.Store).(interface {
-		Route(name string) *sqlstore.Store
-	}); ok {
-		return r.Route(route)
-	}
-	return s.Store
+	return s.Store.Route(route)
 }
 
 // Emit writes events in a transaction of its own; see [Store].
