@@ -99,8 +99,9 @@ type Config struct {
 
 	// Transform changes a copy of a message just before it is sent, each time that
 	// it is. An error or a panic makes the message undeliverable, unless the error
-	// is [outbox.ErrRefused] or [outbox.ErrUnavailable]. It must be safe for
-	// concurrent use and fast: the other messages wait for it. Defaults to none.
+	// is [outbox.ErrRefused] or [outbox.ErrUnavailable], and so does a change of its
+	// ID, Position or Route. It must be safe for concurrent use and fast: the other
+	// messages wait for it. Defaults to none.
 	Transform func(ctx context.Context, m *outbox.Message) error
 
 	// Keep is how long messages that were sent stay in the history: 0 for not at

@@ -86,7 +86,8 @@ func (c *OnceConfig) Validate() error {
 // send.
 //
 // With a view of the caller's transaction all that the run does to the store becomes
-// lasting when that commits; if it is rolled back, all is sent again.
+// lasting when that commits; if it is rolled back, all is sent again, and nobody knows
+// that it was sent before.
 //
 // An error or a panic of publish does not end the run: it is stored with the message,
 // which waits or, after MaxAttempts, becomes what its topic's policy says. A broker

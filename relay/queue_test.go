@@ -126,15 +126,48 @@ func BenchmarkSpill(b *testing.B) {
 
 // TestFullWindowIsWaitedFor, not the rate of what there is no room for.
 func TestFullWindowIsWaitedFor(t *testing.T) {
-	q := newTestQueue(&Config{Window: 1, Rates: []Rate{{Pattern: "order.#", PerSecond: 100}}})
-	q.rules[0].most, q.rules[0].tokens = 1, 1
-	q.admitRows(testRows(1, 3, 0))
-	if items, _ := q.take(nil, 10); len(items) != 1 {
-		t.Fatalf("%d messages were taken, want 1", len(items))
+	q := newTestQueue(&Config{Window: 2, Rates: []Rate{{Pattern: "order.#", PerSecond: 1}}})
+	rows := testRows(1, 3, 0)
+	rows[2].Topic = "other"
+	q.admitRows(rows)
+	if items, _ := q.take(nil, 10); len(items) != 2 {
+		t.Fatalf("%d messages were taken, want 2", len(items))
 	}
 	q.rules[0].tokens = 1 // meanwhile
 	if items, wait := q.take(nil, 10); len(items) != 0 || wait != 0 {
 		t.Fatalf("%d messages were taken, and the next look is in %v: want that an answer is waited for", len(items), wait)
+	}
+}
+
+// TestPageOfAKeyThatWaitsIsTakenWhole: what is behind its head is not cut while the
+// rest of the page, and the cursor behind it, are still to come.
+func TestPageOfAKeyThatWaitsIsTakenWhole(t *testing.T) {
+	q := newTestQueue(nil)
+	rows := testRows(1, 300, 1)
+	rows[0].RetryIn = time.Hour
+	streams, requests := q.plan()
+	if _, more := q.admit(streams, requests, []store.Page{{Rows: rows, Cursor: store.Cursor{Seen: "s"}, More: true}}); !more {
+		t.Fatal("the rest would wait")
+	}
+	k := q.streams[1].key
+	if n := len(k.items); n != 1 {
+		t.Fatalf("%d messages are kept, want the one that waits", n)
+	}
+	k.items[0].due = time.Now() // an hour later
+	q.timers[0].due = k.items[0].due
+	items, _ := q.take(nil, 10)
+	q.answered(items[0], nil)
+	own := q.streams[1]
+	request := q.request(own, 1<<20)
+	rows = rows[1:]
+	rows[0].RetryIn = time.Hour
+	cursor := store.Cursor{Seen: "s", After: 300}
+	_, more := q.admit([]*stream{own}, []store.ReadRequest{request}, []store.Page{{Rows: rows, Cursor: cursor}})
+	if !more {
+		t.Error("the other stream, which has more, would wait")
+	}
+	if len(k.items) != len(rows) || own.cursor != cursor {
+		t.Fatalf("%d messages are kept, and the next is read behind %d: want all %d", len(k.items), own.cursor.After, len(rows))
 	}
 }
 

@@ -85,7 +85,8 @@ func ValidateRoutes(routes []Route) error {
 // the routes that match it, each route with a copy. s is the store of the route that
 // all messages take at first; the relays of the others are to be bound to them. What
 // no route takes becomes a dead letter for [store.Unrouted], by its topic's policy.
-// Faults of the routes are reported by Run.
+// Config.Transform has a say in which routes those are; what goes there is the stored
+// message. Faults of the routes are reported by Run.
 func NewRouter(s Store, routes []Route, config *Config) *Relay {
 	r := New(s, &router{store: s, match: Match(routes)}, config)
 	r.fault = errors.Join(r.fault, ValidateRoutes(routes))

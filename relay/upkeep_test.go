@@ -14,6 +14,7 @@ import (
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/relay"
 	"github.com/outbox-go/outbox/store"
+	"github.com/outbox-go/outbox/store/memstore"
 )
 
 func TestScheduledMessagesAreSentWhenDue(t *testing.T) {
@@ -319,6 +320,8 @@ func TestWhatMayHaveBeenSentIsNotWithdrawn(t *testing.T) {
 func TestDoubtOutlivesANewToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
+		b.store = memstore.New(&memstore.Config{Shards: 1})
+		b.outbox = outbox.New(b.store)
 		b.emitN(1, "k")
 		b.emitN(1, "")
 		p := publisherFunc(func(_ context.Context, m *outbox.Message, done func(error)) {
