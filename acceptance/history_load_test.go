@@ -136,7 +136,7 @@ func (p *purger) report(t testing.TB, what string) {
 // and with one that is being deleted.
 func TestSoakRetention(t *testing.T) {
 	t.Parallel()
-	n, rounds, kept := scale(1000, 60_000), scale(1, 7), scale(10_000, 1_000_000)
+	n, rounds, kept := scale(1000, 20_000), scale(1, 5), scale(10_000, 1_000_000)
 	small, great, shrinking := newLoaded(t), newLoaded(t), newLoaded(t)
 	for _, l := range []*loaded{great, shrinking} {
 		l.keepRows(kept)

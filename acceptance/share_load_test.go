@@ -141,7 +141,7 @@ func ratio(t testing.TB, what string, plain, loaded []float64) {
 // that is always refused, in turns.
 func TestSoakRefusedTopic(t *testing.T) {
 	t.Parallel()
-	n, rounds := scale(1000, 60_000), scale(1, 7)
+	n, rounds := scale(1000, 30_000), scale(1, 7)
 	plain, beside := newLoaded(t), newLoaded(t)
 	plain.relay(relay.Config{})
 	beside.relay(relay.Config{})
@@ -182,7 +182,7 @@ func residentKB(t testing.TB, pid int, line string) int {
 // own, so that their memory can be told.
 func TestSoakBlockedKey(t *testing.T) {
 	t.Parallel()
-	n, rounds, successors := scale(1000, 60_000), scale(1, 7), scale(20_000, 1_000_000)
+	n, rounds, successors := scale(1000, 30_000), scale(1, 7), scale(20_000, 1_000_000)
 	config := &relayConfig{Config: relay.Config{
 		MaxAttempts: 1, Policies: []relay.TopicPolicy{{Pattern: declined + "#", Policy: relay.Block}},
 	}}
