@@ -307,7 +307,11 @@ func TestStatsCount(t *testing.T) {
 		d.emit("--topic", "a")
 		d.emit("--topic", "a", "--in", "1h")
 		d.call("pause", "--key", "k").want(t, 0)
-		d.call("stats").want(t, 0, "on route audit", "oldest", "paused: key k", "no relay is alive")
+		d.call("stats").want(t, 0, "on route audit", "oldest", "paused: key k", "no relay is alive",
+			"warning: no relay drains the route audit: run one")
+		p := start(t, d.env, "relay", "--relay-route", "audit", "--broker-url", closedPort(t))
+		await(t, "a relay of the route", func() bool { return !strings.Contains(d.call("stats").stdout, "warning") })
+		p.stop()
 		st := lines(t, d.call("stats", "--json").stdout)[0]
 		for name, want := range map[string]float64{"pending": 2, "waiting": 0, "blocked": 0, "scheduled": 1, "dead": 1, "parked_keys": 0} {
 			if st[name] != want {

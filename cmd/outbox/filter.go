@@ -37,7 +37,7 @@ func (a *app) filterFlags(flags *pflag.FlagSet, withReason, needsCondition bool)
 	if withReason {
 		flags.StringVar(&f.reason, "reason", "", "only dead for this reason: exhausted, invalid, expired, parked or unrouted")
 	}
-	flags.StringVar(&f.olderThan, "older-than", "", "only dead, sent or else emitted longer than this `age` ago, such as 2h or 30d")
+	flags.StringVar(&f.olderThan, "older-than", "", "only dead, sent or else emitted longer than this `age` ago by this machine's clock, such as 2h or 30d")
 	if needsCondition {
 		flags.BoolVar(&f.all, "all", false, "all of them")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -168,6 +169,9 @@ func writeStats(w io.Writer, st *store.Stats) error {
 	for _, p := range st.Pauses {
 		fmt.Fprintf(w, "paused: %s\n", printable(pauseText(p)))
 	}
+	for _, route := range unattended(st) {
+		fmt.Fprintf(w, "warning: no relay drains the route %s: run one, or add it to \"routes\"\n", cell(route))
+	}
 	if len(st.Relays) == 0 {
 		_, err := fmt.Fprintln(w, "no relay is alive")
 		return err
@@ -178,4 +182,16 @@ func writeStats(w io.Writer, st *store.Stats) error {
 		fmt.Fprintf(t, "%s\t%s\t%d\t%.0f\t%s\n", cell(r.Name), cell(r.Route), r.Shards, r.Rate, moment(r.Since))
 	}
 	return t.Flush()
+}
+
+// unattended returns the routes with messages that no relay drains. The way of all is
+// not among them: where it has none, stats shows it.
+func unattended(st *store.Stats) (routes []string) {
+	for _, r := range st.Routes {
+		drains := func(relay store.RelayInfo) bool { return relay.Route == r.Route }
+		if r.Route != "" && r.Pending > 0 && !slices.ContainsFunc(st.Relays, drains) {
+			routes = append(routes, r.Route)
+		}
+	}
+	return routes
 }
