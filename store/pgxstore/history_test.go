@@ -123,6 +123,18 @@ func TestHistoryIsDroppedByDays(t *testing.T) {
 	f.want("pending")
 }
 
+// TestShortHistoryIsDroppedByDays, too: partitions are made whatever its age.
+func TestShortHistoryIsDroppedByDays(t *testing.T) {
+	t.Parallel()
+	s, pool, schema := openStore(t, nil)
+	makePast(t, pool, schema, 5, 50)
+	purge(t, s, time.Hour, 10, 50)
+	got := partitions(t, pool, schema)
+	if _, old := got["-5"]; old || len(got) != 4 {
+		t.Fatalf("the history's partitions are %v, want the default one and those of three days", got)
+	}
+}
+
 // TestHistoryIsNotDroppedWhileItIsRead: who emits or settles does not wait for long
 // behind one who drops, who waits for a reader.
 func TestHistoryIsNotDroppedWhileItIsRead(t *testing.T) {

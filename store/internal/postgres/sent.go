@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// partitioned is the age from which on history goes by partitions.
+// partitioned is the age from which on history that has a partition goes with it alone.
 const partitioned = 24 * time.Hour
 
 const (
@@ -58,8 +58,8 @@ WHERE i.inhparent = {sent_literal} AND pg_has_role(c.relowner, 'USAGE')
   AND substr(c.relname, length($2::text) + 1) < to_char(` + cutoff + ` AT TIME ZONE 'UTC', 'YYYYMMDD')
 ORDER BY c.relname`
 
-	// shortLocks bounds how long those who emit or settle have to wait behind one
-	// who changes partitions.
+	// shortLocks bounds how long to wait for locks, and how long those who emit or
+	// settle have to wait behind one who changes partitions.
 	shortLocks = `SET LOCAL lock_timeout = '200ms'`
 )
 
@@ -81,14 +81,15 @@ func (c *Core) purgeSent(ctx context.Context, age time.Duration, limit int) (int
 	if err := c.makeDays(ctx); err != nil {
 		return 0, err
 	}
-	if age < partitioned {
-		return c.purgeOld(ctx, strings.ReplaceAll(purgeSQL, "{before}", cutoff), age, limit)
-	}
 	n, err := c.dropDays(ctx, age)
 	if err != nil {
 		return n, err
 	}
-	for _, sql := range []string{strings.ReplaceAll(purgeSQL, "{before}", wholeDays), purgeDefaultSQL} {
+	rest := []string{strings.ReplaceAll(purgeSQL, "{before}", cutoff)}
+	if age >= partitioned {
+		rest = []string{strings.ReplaceAll(purgeSQL, "{before}", wholeDays), purgeDefaultSQL}
+	}
+	for _, sql := range rest {
 		deleted, err := c.purgeOld(ctx, sql, age, limit)
 		if err != nil {
 			return n, err
