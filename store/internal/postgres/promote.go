@@ -15,10 +15,11 @@ const (
 	ELSE ceil(extract(epoch FROM due - clock_timestamp()) * 1000000)::bigint END
 FROM (SELECT min(deliver_at) AS due FROM {scheduled}) AS s`
 
-	// promoteSQL leaves out what somebody is changing or deleting.
+	// promoteSQL waits for what somebody is withdrawing: left out, it would come behind
+	// later ones of its key.
 	promoteSQL = `WITH due AS (
 	DELETE FROM {scheduled} WHERE place = ANY (ARRAY(
-		SELECT place FROM {scheduled} WHERE deliver_at <= now() ORDER BY deliver_at, place LIMIT $1 FOR UPDATE SKIP LOCKED))
+		SELECT place FROM {scheduled} WHERE deliver_at <= now() ORDER BY deliver_at, place LIMIT $1 FOR UPDATE))
 	RETURNING *
 ), moved AS (
 	INSERT INTO {message} (` + carried + `)
@@ -40,7 +41,8 @@ SELECT g.id, g.topic, g.key, g.tenant, g.type, g.version, g.content_type, g.head
 FROM gone g JOIN way ON way.position = g.position AND way.id = g.id
 ORDER BY way.place`
 
-	// elsewhere is how soon to ask again while another one promotes what is due.
+	// elsewhere is how soon to ask again while another one promotes what is due, or has
+	// locked it.
 	elsewhere = 50 * time.Millisecond
 )
 
@@ -52,6 +54,9 @@ func (c *Core) Promote(ctx context.Context, limit int) (p store.Promotion, err e
 			p = store.Promotion{}
 			return c.promoteIn(ctx, q, limit, &p)
 		})
+	}
+	if sqlState(err) == lockNotAvailable {
+		return store.Promotion{Next: elsewhere}, nil
 	}
 	if err != nil {
 		return store.Promotion{}, fmt.Errorf("promote scheduled messages: %w", err)
@@ -65,6 +70,9 @@ func (c *Core) promoteIn(ctx context.Context, q Querier, limit int, p *store.Pro
 		return err
 	}
 	if alone {
+		if err := q.Exec(ctx, shortLocks); err != nil {
+			return err
+		}
 		err = ScanIn(q)(ctx, InIndexOrder, c.promote, []any{int64(limit)}, func(rows Rows) error {
 			if !rows.Next() {
 				return rows.Err()
