@@ -18,7 +18,8 @@ type Admin interface {
 	// of that key (and route), so that it is parked no longer; ExpiresAt is
 	// cleared where it has passed. Each call is one transaction. The leases of
 	// the shards get new tokens in it, so that their owners read them from the
-	// start: what is redriven is sent before what is behind it in the order.
+	// start: what is redriven of a parked key is sent before what is behind it in
+	// the order; behind any other, its successors go on meanwhile.
 	Redrive(ctx context.Context, places []int64) (int, error)
 
 	// Discard deletes dead letters and returns how many. When the last one of a
@@ -52,9 +53,9 @@ type Admin interface {
 	// PurgeSent deletes up to limit messages from the history that were sent
 	// longer than age ago, the oldest first, and returns how many; of several
 	// calls at once one works, and the others return 0. CountSent returns how many
-	// it would delete without a limit. On PostgreSQL, with an age of a day or
-	// more, history goes by partitions, each a day: PurgeSent drops those of which
-	// all is old enough, whatever limit says.
+	// it would delete without a limit. On PostgreSQL history goes by partitions,
+	// each a day: PurgeSent drops those of which all is old enough, whatever limit
+	// says, and with an age of a day or more deletes nothing from the others.
 	PurgeSent(ctx context.Context, age time.Duration, limit int) (int, error)
 	CountSent(ctx context.Context, age time.Duration) (int, error)
 
@@ -107,7 +108,9 @@ type Withdrawal string
 
 // Withdrawals.
 const (
-	// Withdrawn: the message is deleted, and was never sent to the broker.
+	// Withdrawn: the message is deleted, and no relay has sent it. What was sent
+	// in a transaction that was rolled back, nobody knows of; and of a message that
+	// took several routes, a copy that was sent is gone.
 	Withdrawn Withdrawal = "withdrawn"
 
 	// Asked: a relay has the message's shard and was asked to give it back, or
@@ -133,7 +136,7 @@ type Stats struct {
 	Dead       int64         `json:"dead"`        // dead letters
 	ParkedKeys int64         `json:"parked_keys"` // keys with dead letters that their successors join
 	Kept       int64         `json:"kept"`        // in the history; PostgreSQL's estimate there
-	Oldest     time.Duration `json:"-"`           // age of the oldest pending message, zero if there is none
+	Oldest     time.Duration `json:"-"`           // age of the oldest pending message, zero if there is none; of one that was scheduled since it was due
 	OldestDead time.Duration `json:"-"`           // age of the oldest dead letter
 	Routes     []RouteStats  `json:"routes"`      // those with pending messages, by name
 	Relays     []RelayInfo   `json:"relays"`      // alive, by name

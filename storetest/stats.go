@@ -13,6 +13,7 @@ func statsCases[Tx any]() []testCase[Tx] {
 		{name: "Stats/Empty", run: statsEmpty[Tx]},
 		{name: "Stats/Counts", run: statsCounts[Tx]},
 		{name: "Stats/Ages", run: statsAges[Tx]},
+		{name: "Stats/AgesOfScheduled", run: statsScheduledAge[Tx]},
 		{name: "Stats/Routes", run: statsRoutes[Tx]},
 		{name: "Stats/Relays", run: statsRelays[Tx]},
 	}
@@ -76,6 +77,22 @@ func statsAges[Tx any](e *env[Tx]) {
 	e.eventually("the dead letter has an age", func() bool { return e.stats().OldestDead > 0 })
 	if s := e.stats(); s.Oldest < 2*time.Hour-time.Minute || s.Oldest > 2*time.Hour+time.Minute || s.OldestDead > 5*time.Minute {
 		e.t.Fatalf("the oldest is %v, the oldest dead letter %v old, want 2 hours and no time", s.Oldest, s.OldestDead)
+	}
+}
+
+// statsScheduledAge: a message that was scheduled is not late before it is due.
+func statsScheduledAge[Tx any](e *env[Tx]) {
+	msgs, err := e.ob.Prepare(e.ctx, outbox.Event{Topic: "due", DeliverAt: time.Now().Add(-time.Hour)})
+	e.ok(err, "prepare")
+	msgs[0].CreatedAt = time.Now().Add(-30 * 24 * time.Hour)
+	e.insert(msgs...)
+	e.promote(10, 1)
+	e.emit(numbered(1)...)
+	s := e.stats()
+	for _, oldest := range []time.Duration{s.Oldest, s.Routes[0].Oldest} {
+		if oldest < time.Hour-time.Minute || oldest > time.Hour+time.Minute {
+			e.t.Fatalf("the oldest is %v old, want the hour since it was due", oldest)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/store"
 )
 
@@ -50,7 +51,7 @@ func (d *data) countPending(stats *store.Stats, now time.Time) {
 			route = &store.RouteStats{Route: r.message.Route}
 			routes[route.Route] = route
 		}
-		age := now.Sub(r.message.CreatedAt)
+		age := now.Sub(born(&r.message))
 		route.Pending++
 		route.Oldest = max(route.Oldest, age)
 		stats.Oldest = max(stats.Oldest, age)
@@ -65,6 +66,14 @@ func (d *data) countPending(stats *store.Stats, now time.Time) {
 		stats.Routes = append(stats.Routes, *route)
 	}
 	slices.SortFunc(stats.Routes, func(a, b store.RouteStats) int { return cmp.Compare(a.Route, b.Route) })
+}
+
+// born is when a message was created, or was to be sent if it was scheduled.
+func born(m *outbox.Message) time.Time {
+	if m.DeliverAt.After(m.CreatedAt) {
+		return m.DeliverAt
+	}
+	return m.CreatedAt
 }
 
 func (d *data) info(route string, m *member, now time.Time) store.RelayInfo {

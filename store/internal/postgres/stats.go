@@ -10,11 +10,12 @@ import (
 )
 
 const (
+	// countPendingSQL has a message that was scheduled be as old as it is due.
 	countPendingSQL = `SELECT route, n, waiting, blocked, coalesce((greatest(extract(epoch FROM now() - oldest), 0) * 1000000)::bigint, 0)
 FROM (
 	SELECT route, count(*) AS n, count(*) FILTER (WHERE retry_at > now() AND retry_at < 'infinity') AS waiting,
-		count(*) FILTER (WHERE retry_at = 'infinity') AS blocked, min(created_at) FILTER (WHERE isfinite(created_at)) AS oldest
-	FROM {message} GROUP BY route
+		count(*) FILTER (WHERE retry_at = 'infinity') AS blocked, min(born) FILTER (WHERE isfinite(born)) AS oldest
+	FROM (SELECT route, retry_at, greatest(created_at, deliver_at) AS born FROM {message}) AS m GROUP BY route
 ) AS r ORDER BY route`
 
 	// countOthersSQL goes through the parked keys by their index, however many dead
