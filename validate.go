@@ -39,11 +39,11 @@ func validate(i int, e *Event) []error {
 		at   time.Time
 	}{{"DeliverAt", e.DeliverAt}, {"ExpiresAt", e.ExpiresAt}} {
 		if year := f.at.UTC().Year(); !f.at.IsZero() && (year < 1970 || year > 9999) {
-			errs = append(errs, fieldError(i, f.name, f.at.String(), "must be between the years 1970 and 9999"))
+			errs = append(errs, fieldError(i, f.name, f.at.Format(time.RFC3339), "must be between the years 1970 and 9999"))
 		}
 	}
 	if !e.ExpiresAt.IsZero() && !e.ExpiresAt.After(e.DeliverAt) {
-		errs = append(errs, fieldError(i, "ExpiresAt", e.ExpiresAt.String(), "is not later than DeliverAt"))
+		errs = append(errs, fieldError(i, "ExpiresAt", e.ExpiresAt.Format(time.RFC3339), "is not later than DeliverAt"))
 	}
 	for name, value := range e.Headers {
 		if reason := headerNameFault(name); reason != "" {

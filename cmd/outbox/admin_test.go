@@ -128,7 +128,7 @@ func TestDeadLettersAreListedShownExportedRedrivenAndDiscarded(t *testing.T) {
 			t.Errorf("exported %v", exported)
 		}
 
-		d.wantPrinted("1 dead letters redriven\n", "dead", "redrive", order)
+		d.wantPrinted("1 dead letter redriven\n", "dead", "redrive", order)
 		d.call("dead", "redrive", order).want(t, exitFailure, "0 dead letters redriven", "there are no such dead letters")
 		if sent := lines(t, d.call("relay", "--once").stdout); len(sent) != 1 || sent[0]["id"] != order {
 			t.Errorf("sent %v, want what was redriven", sent)
@@ -146,7 +146,7 @@ func TestNothingIsChangedWithoutACondition(t *testing.T) {
 	d := sqliteDesk(t)
 	id := d.emitDead("--topic", "a")
 	for _, tc := range []struct{ args, want string }{
-		{"dead redrive", "--all: is not given, nor any id or other condition"},
+		{"dead redrive", "--all: is not given, nor any id or other condition: name ids, give a condition such as --topic, or --all"},
 		{"dead discard", "--all: is not given"},
 		{"dead export", "--all: is not given"},
 		{"messages retry", "--all: is not given"},
@@ -164,7 +164,7 @@ func TestNothingIsChangedWithoutACondition(t *testing.T) {
 		{"messages cancel 7 --timeout 0s", "2 problems"},
 		{"messages cancel", "accepts 1 arg"},
 		{"messages show", "requires at least 1 arg"},
-		{"pause", "--all: is not given, nor --topic or --key"},
+		{"pause", "--all: is not given, nor --topic or --key: give one of them, or --all"},
 		{"pause --all --topic a", "--all: is given beside"},
 		{"pause --tenant t", "is given without --key"},
 		{"resume --topic a..b", `--topic "a..b": has an empty word`},
@@ -216,7 +216,11 @@ func TestEmitChecksTimesAndRoutes(t *testing.T) {
 	sqliteDesk(t).call("emit", "--topic", "a", "--data", "1", "--deliver-at", "tomorrow", "--expires-at", "2099-01-01T00:00:00Z", "--expires-in", "1h", "--route", "a b").
 		want(t, exitUsage, "3 problems", `--deliver-at "tomorrow": is not a time`, `--expires-in "1h": is given beside --expires-at`, `--route "a b"`)
 	sqliteDesk(t).call("emit", "--topic", "a", "--data", "1", "--in", "1h", "--expires-in", "30m").
-		want(t, exitUsage, "--expires-at", "is not later than DeliverAt")
+		want(t, exitUsage, `--expires-in "20`, `Z": is not later than --in`)
+	sqliteDesk(t).call("emit", "--topic", "a", "--data", "1", "--deliver-at", "1960-01-02T00:00:00Z").
+		want(t, exitUsage, `--deliver-at "1960-01-02T00:00:00Z": must be between`)
+	sqliteDesk(t).call("emit", "--topic", "a", "--data", "1", "--deliver-at", "2099-01-02T00:00:00Z", "--expires-at", "2099-01-01T00:00:00Z").
+		want(t, exitUsage, `--expires-at "2099-01-01T00:00:00Z": is not later than --deliver-at`)
 }
 
 func TestCancelSaysWhetherItWasInTime(t *testing.T) {
@@ -244,7 +248,7 @@ func TestRetryMakesWaitingMessagesDue(t *testing.T) {
 		later := map[bool]string{true: "(unixepoch() + 5400) * 1000000", false: "now() + interval '90 minutes'"}[strings.HasPrefix(d.env["OUTBOX_DATABASE_URL"], "sqlite")]
 		d.sql(`UPDATE {message} SET attempts = 3, last_error = 'no', retry_at = ` + later)
 		d.call("messages", "list", "--waiting").want(t, 0, id, "in 1h")
-		d.wantPrinted("1 messages retried\n", "messages", "retry", id)
+		d.wantPrinted("1 message retried\n", "messages", "retry", id)
 		if got := lines(t, d.call("messages", "list", "--waiting", "--json").stdout); len(got) != 1 || got[0]["topic"] != "b" || got[0]["attempts"] != 3.0 {
 			t.Errorf("waiting: %v", got)
 		}

@@ -97,7 +97,7 @@ messages are sent again. Export them first if they may be of use.`,
 
 func (a *app) deadChange(c *deadChange) *cobra.Command {
 	cmd := &cobra.Command{Use: c.use, Short: c.short, Long: c.long, Example: c.example}
-	return a.change(cmd, "dead letters", c.done, true, c.do)
+	return a.change(cmd, "dead letter", c.done, true, c.do)
 }
 
 // change completes a command that changes the messages which its flags choose.
@@ -113,14 +113,14 @@ func (a *app) change(cmd *cobra.Command, what, done string, withReason bool, do 
 				if *asJSON {
 					_ = json.NewEncoder(a.stdout).Encode(map[string]int{done: n})
 				} else {
-					fmt.Fprintf(a.stdout, "%d %s %s\n", n, what, done)
+					fmt.Fprintf(a.stdout, "%s %s\n", count(n, what, what+"s"), done)
 				}
 			}
 			switch {
 			case cmd.Context().Err() != nil:
 				return outcome(context.Cause(cmd.Context()).Error())
 			case err == nil && n == 0 && len(ids) > 0:
-				return outcome("there are no such " + what)
+				return outcome("there are no such " + what + "s")
 			}
 			return err
 		})

@@ -127,7 +127,7 @@ func (f *emitFlags) check(l *config.Loaded) {
 	}
 	routes := outbox.WithRoutes(func(*outbox.Message) []string { return f.routes })
 	_, err := outbox.New[any](nil, routes).Prepare(context.Background(), f.event)
-	addFieldErrors(l, err)
+	f.addFieldErrors(l, err)
 }
 
 // instant returns the time that one of two flags says, the first by itself and the
@@ -154,24 +154,29 @@ func instant(l *config.Loaded, now time.Time, atFlag, at, inFlag, in string) tim
 }
 
 // addFieldErrors reports the faults in err by the names of the flags.
-func addFieldErrors(l *config.Loaded, err error) {
+func (f *emitFlags) addFieldErrors(l *config.Loaded, err error) {
 	var field *outbox.FieldError
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, one := range several.Unwrap() {
-			addFieldErrors(l, one)
+			f.addFieldErrors(l, one)
 		}
 	} else if errors.As(err, &field) {
-		l.Add(config.Problem{Key: flagOf(field.Field), Value: field.Value, Reason: field.Reason})
+		reason := strings.ReplaceAll(field.Reason, "DeliverAt", f.flagOf("DeliverAt"))
+		l.Add(config.Problem{Key: f.flagOf(field.Field), Value: field.Value, Reason: reason})
 	}
 }
 
 // flagOf returns the flag that sets a field of an event.
-func flagOf(field string) string {
+func (f *emitFlags) flagOf(field string) string {
 	switch {
 	case field == "ContentType":
 		return "--content-type"
+	case field == "DeliverAt" && f.deliverIn != "":
+		return "--in"
 	case field == "DeliverAt":
 		return "--deliver-at"
+	case field == "ExpiresAt" && f.expiresIn != "":
+		return "--expires-in"
 	case field == "ExpiresAt":
 		return "--expires-at"
 	case field == "Payload":

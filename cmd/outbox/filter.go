@@ -104,7 +104,7 @@ func (f *filterFlags) checkAll(l *config.Loaded, some bool) {
 	case !some && len(empty) > 0:
 		l.Add(config.Problem{Key: strings.Join(empty, ", "), Reason: "is empty, and no other condition is given: name one, or add --topic '#' to mean those without one"})
 	case !f.all && !some:
-		l.Add(config.Problem{Key: "--all", Reason: "is not given, nor any id or other condition: say which messages are meant"})
+		l.Add(config.Problem{Key: "--all", Reason: "is not given, nor any id or other condition: name ids, give a condition such as --topic, or --all to mean all of them"})
 	}
 }
 

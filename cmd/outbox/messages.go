@@ -161,7 +161,7 @@ prints how many.`,
 		Example: `  outbox messages retry 0190a5a0-0000-7000-8000-000000000001
   outbox messages retry --topic 'order.#'`,
 	}
-	return a.change(cmd, "messages", "retried", false, (*admin.Admin).Retry)
+	return a.change(cmd, "message", "retried", false, (*admin.Admin).Retry)
 }
 
 func (a *app) messagesCancel() *cobra.Command {

@@ -133,5 +133,5 @@ func TestSignalEndsAChange(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(stopped{testSignal{}})
 	callContext(ctx, d.env, "", "dead", "redrive", "--all").want(t, exitFailure, "stopped by signal: test")
-	d.wantPrinted("1 dead letters redriven\n", "dead", "redrive", "--all")
+	d.wantPrinted("1 dead letter redriven\n", "dead", "redrive", "--all")
 }

@@ -45,7 +45,7 @@ func (f *pauseFlags) check(l *config.Loaded, _ []string) {
 	case f.all && some:
 		l.Add(config.Problem{Key: "--all", Reason: "is given beside other conditions: leave out one of them"})
 	case !f.all && !some:
-		l.Add(config.Problem{Key: "--all", Reason: "is not given, nor --topic or --key: say which messages are meant"})
+		l.Add(config.Problem{Key: "--all", Reason: "is not given, nor --topic or --key: give one of them, or --all to mean all messages"})
 	}
 	if f.pause.Topic != "" {
 		if err := outbox.ValidatePattern(f.pause.Topic); err != nil {

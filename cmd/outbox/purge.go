@@ -180,10 +180,10 @@ func (f *purgeFlags) report(w io.Writer, result purged) error {
 	}
 	var err error
 	if result.Inbox != nil {
-		_, err = fmt.Fprintf(w, "inbox: %d rows older than %s %s\n", *result.Inbox, f.olderThan, done)
+		_, err = fmt.Fprintf(w, "inbox: %s older than %s %s\n", count(*result.Inbox, "row", "rows"), f.olderThan, done)
 	}
 	if result.Sent != nil {
-		_, err = fmt.Fprintf(w, "sent: %d messages older than %s %s\n", *result.Sent, f.olderThan, done)
+		_, err = fmt.Fprintf(w, "sent: %s older than %s %s\n", count(*result.Sent, "message", "messages"), f.olderThan, done)
 	}
 	return err
 }

@@ -67,7 +67,7 @@ func TestFlagWinsOverVariableOverFileOverDefault(t *testing.T) {
 		{"relay.read_batch, by a variable", l.Relay.ReadBatch, 3},
 		{"relay.settle_batch, by the file", l.Relay.SettleBatch, 2},
 		{"log.level, by the file since the variable is empty", l.Log.Level, slog.LevelDebug},
-		{"relay.memory, by default", l.Relay.Memory, 32 << 20},
+		{"relay.drain_timeout, by default", l.Relay.DrainTimeout, 10 * time.Second},
 		{"database.schema, by default", l.Database.Schema, "outbox"},
 	} {
 		if tc.got != tc.want {
@@ -186,7 +186,7 @@ topology: check
 		`relay.memory "10" (outbox.yaml:9): must be 65536 to 1099511627776`,
 		`relay.read_batch "0" (variable OUTBOX_RELAY_READ_BATCH): must not be zero; leave the key out for the default`,
 		`relay.poll_interval "5" (flag --relay-poll-interval): is not a duration, such as 500ms, 10s or 1m30s`,
-		`relay.pipelined "a..b" (outbox.yaml:11): "a..b", which has an empty word: dots separate words and stand neither first, last nor twice`,
+		`relay.pipelined "a..b" (outbox.yaml:11): "a..b" has an empty word: dots separate words and stand neither first, last nor twice`,
 		`log.level "wrn" (outbox.yaml:14): must be debug, info, warn or error; did you mean warn?`,
 		`log.format (outbox.yaml:15): must be a single value`,
 	}
@@ -423,7 +423,7 @@ func TestRouteProblemsNameTheirLines(t *testing.T) {
 		`routes.audit.headers (outbox.yaml:8): must have the names of headers below it, each with its value`,
 		`routes.audit (outbox.yaml:12): is there twice: remove one of them`,
 		`routes.list (outbox.yaml:13): must have keys below it: topics, tenants, headers, broker_url, exchange, stream, subject_prefix, unroutable, rates`,
-		`routes.a b.topics "a..b" (outbox.yaml:3): "a..b", which has an empty word: dots separate words and stand neither first, last nor twice`,
+		`routes.a b.topics "a..b" (outbox.yaml:3): "a..b" has an empty word: dots separate words and stand neither first, last nor twice`,
 		`routes.audit.stream "a,b" (outbox.yaml:6): must be a single value`,
 		`routes.audit.unroutable "drop" (outbox.yaml:10): must be refuse or accept`,
 		`routes.audit.rates "a" (outbox.yaml:11): has "a": must be pattern=number/s`,

@@ -93,7 +93,7 @@ func reason(err error, after string) error {
 	if _, rest, ok := strings.Cut(text, after); ok {
 		text = rest
 	}
-	return errors.New(text)
+	return errors.New(strings.ReplaceAll(text, `", which `, `" `))
 }
 
 func topology(c *Config, values []string) error {
