@@ -3,6 +3,7 @@ package pgxstore_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,10 +56,53 @@ func TestClaimDoesNotWaitForALongRedrive(t *testing.T) {
 	if err := s.Fail(t.Context(), []store.Failure{{Ref: store.Ref{Position: 1, ID: "0193a7f0-0000-7000-8000-000000000000"}, Lease: before.Leases[7]}}); !errors.Is(err, store.ErrLeaseLost) {
 		t.Fatalf("fail returned %v, want ErrLeaseLost", err)
 	}
-	must(t, s.Leave(t.Context(), "o", nil))
 	must(t, redrive.Commit(t.Context()))
 	if c := claim(t, s, "o"); len(c.Leases) != 64 {
 		t.Fatalf("%d leases, want all", len(c.Leases))
+	}
+}
+
+// TestWhatALeaseIsToldIsWrittenOrRefused: while somebody else has locked a lease, nobody
+// is left to believe that its doubt was noted or that it was given back.
+func TestWhatALeaseIsToldIsWrittenOrRefused(t *testing.T) {
+	t.Parallel()
+	only := store.ShardSet(0).With(7)
+	cases := map[string]func(s *pgxstore.Store) error{
+		"doubt": func(s *pgxstore.Store) error {
+			_, err := s.Claim(context.Background(), store.ClaimRequest{Owner: "o", TTL: time.Hour, Doubt: map[uint8]int64{7: 100}})
+			return err
+		},
+		"release": func(s *pgxstore.Store) error {
+			_, err := s.Claim(context.Background(), store.ClaimRequest{Owner: "o", TTL: time.Hour, Release: only, Most: 63})
+			return err
+		},
+		"leave": func(s *pgxstore.Store) error { return s.Leave(context.Background(), "o", map[uint8]int64{7: 100}) },
+	}
+	for name, tell := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, pool, schema := openStore(t, nil)
+			claim(t, s, "o")
+			lease := pgx.Identifier{schema, "lease"}.Sanitize()
+			exec(t, pool, `UPDATE `+lease+` SET expires_at = now() + interval '1 minute'`)
+			other := lockLease(t, pool, schema, "UPDATE")
+			if err := tell(s); err == nil || !strings.Contains(err.Error(), "leases of shards [7] are locked") {
+				t.Fatalf("it returned %v, want that the lease is locked", err)
+			}
+			var untouched int
+			must(t, pool.QueryRow(t.Context(), `SELECT count(*) FROM `+lease+` WHERE expires_at BETWEEN now() AND now() + interval '1 minute'`).Scan(&untouched))
+			if untouched != 1 {
+				t.Fatalf("%d leases were left alone, want that of shard 7", untouched)
+			}
+			must(t, other.Rollback(t.Context()))
+			must(t, tell(s))
+			var owned bool
+			var doubt int64
+			must(t, pool.QueryRow(t.Context(), `SELECT owner IS NOT NULL, doubt FROM `+lease+` WHERE shard = 7`).Scan(&owned, &doubt))
+			if owned != (name == "doubt") || doubt != 100 && name != "release" {
+				t.Fatalf("the lease is owned: %v, and its doubt %d", owned, doubt)
+			}
+		})
 	}
 }
 

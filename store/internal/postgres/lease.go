@@ -36,7 +36,8 @@ ON CONFLICT (id) DO UPDATE SET name = excluded.name, expires_at = excluded.expir
 		own: n.SQL(`WITH l AS (
 	SELECT shard FROM {lease} WHERE route = {route} AND owner = $1 ORDER BY shard FOR NO KEY UPDATE SKIP LOCKED)
 SELECT (SELECT coalesce(array_agg(shard), '{}')::text FROM l),
-	EXISTS (SELECT FROM {lease} WHERE route = {route} AND owner = $1 AND expires_at >= clock_timestamp() AND shard NOT IN (SELECT shard FROM l))`),
+	(SELECT coalesce(bit_or(1::bigint << shard), 0) FROM {lease}
+	WHERE route = {route} AND owner = $1 AND expires_at >= clock_timestamp() AND shard NOT IN (SELECT shard FROM l))`),
 
 		await: n.SQL(`WITH l AS (
 	SELECT shard FROM {lease} WHERE route = {route} AND owner = $1 AND expires_at >= clock_timestamp() ORDER BY shard FOR NO KEY UPDATE)
@@ -82,6 +83,7 @@ ON CONFLICT (one) DO UPDATE SET system = excluded.system, id = excluded.id WHERE
 // Claim renews, releases and takes leases; see relay.Store.
 func (c *Core) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, error) {
 	var claim store.Claim
+	var busy store.ShardSet
 	leased := c.names.Route == "" || c.leased.Load()
 	err := c.db.InTx(ctx, ReadWrite, func(q Querier) (err error) {
 		claim = store.Claim{}
@@ -90,13 +92,26 @@ func (c *Core) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, er
 				return err
 			}
 		}
-		return c.claimIn(ctx, q, r, &claim)
+		busy, err = c.claimIn(ctx, q, r, &claim)
+		return err
 	})
+	if err == nil {
+		c.leased.Store(leased)
+		err = busyError(busy)
+	}
 	if err != nil {
 		return store.Claim{}, fmt.Errorf("claim shards: %w", err)
 	}
-	c.leased.Store(leased)
 	return claim, nil
+}
+
+// busyError tells that leases were locked by others for so long that what was to be
+// noted of them was not. All else is done by then, so that no other lease runs out.
+func busyError(busy store.ShardSet) error {
+	if busy == 0 {
+		return nil
+	}
+	return fmt.Errorf("leases of shards %v are locked: their doubt and release are not written, ask again", busy.Slice())
 }
 
 // makeLeases makes those of a route that is new, and reports whether they are there.
@@ -114,39 +129,36 @@ func (c *Core) makeLeases(ctx context.Context, q Querier, route string) (there b
 	return true, q.Exec(ctx, c.claim.make, route)
 }
 
-func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, claim *store.Claim) error {
+func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, claim *store.Claim) (busy store.ShardSet, err error) {
 	owner, ttl := c.id(r.Owner), r.TTL.Microseconds()
 	if !r.Guest {
 		if err := c.join(ctx, q, r); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if err := c.incarnate(ctx, q); err != nil {
-		return err
+		return 0, err
 	}
-	own, err := c.own(ctx, q, owner)
+	own, busy, err := c.giveBack(ctx, q, owner, r.Release, r.Doubt)
 	if err != nil {
-		return err
-	}
-	if err := c.giveBack(ctx, q, owner, own, r.Release, r.Doubt); err != nil {
-		return err
+		return 0, err
 	}
 	if err := c.leases(ctx, q, claim, c.claim.renew, owner, ttl, own); err != nil {
-		return err
+		return 0, err
 	}
 	if err := c.share(ctx, q, r, claim); err != nil {
-		return err
+		return 0, err
 	}
 	if more := claim.Target - len(claim.Leases); more > 0 {
 		if err := c.leases(ctx, q, claim, c.claim.acquire, owner, ttl, int64(more)); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if r.Guest {
 		claim.Target = len(claim.Leases)
 	}
 	slices.SortFunc(claim.Leases, func(a, b store.Lease) int { return cmp.Compare(a.Shard, b.Shard) })
-	return nil
+	return busy, nil
 }
 
 // incarnate sets the mark that a crash of the server removes. In a transaction of the
@@ -180,48 +192,57 @@ func (c *Core) join(ctx context.Context, q Querier, r store.ClaimRequest) error 
 // waits a moment for those that somebody else has locked. What is locked for longer
 // is about to get another token or owner, and is left out, so that the others are
 // renewed in time.
-func (c *Core) own(ctx context.Context, q Querier, owner string) (shards string, err error) {
-	var more bool
-	if _, err := queryRow(ctx, q, c.claim.own, []any{owner}, &shards, &more); err != nil || !more {
-		return shards, err
+func (c *Core) own(ctx context.Context, q Querier, owner string) (shards string, left store.ShardSet, err error) {
+	var locked int64
+	if _, err := queryRow(ctx, q, c.claim.own, []any{owner}, &shards, &locked); err != nil || locked == 0 {
+		return shards, 0, err
 	}
 	if err := q.Exec(ctx, `SAVEPOINT own`); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	var old string
 	if _, err := queryRow(ctx, q, `SELECT current_setting('lock_timeout')`, nil, &old); err != nil {
-		return "", err
+		return "", 0, err
 	}
-	if err := q.Exec(ctx, `SET LOCAL lock_timeout = '200ms'`); err != nil {
-		return "", err
+	if err := q.Exec(ctx, shortLocks); err != nil {
+		return "", 0, err
 	}
 	_, err = queryRow(ctx, q, c.claim.await, []any{owner}, &shards)
 	switch {
 	case sqlState(err) == lockNotAvailable:
+		left = store.ShardSet(locked) //nolint:gosec // a bit mask
 		err = q.Exec(ctx, `ROLLBACK TO SAVEPOINT own`)
 	case err == nil:
 		var set string
 		_, err = queryRow(ctx, q, `SELECT set_config('lock_timeout', $1, true)`, []any{old}, &set)
 	}
-	return shards, err
+	return shards, left, err
 }
 
-// giveBack notes what is in doubt of the leases that the owner has locked, and
-// releases some.
-func (c *Core) giveBack(ctx context.Context, q Querier, owner, own string, release store.ShardSet, doubt map[uint8]int64) error {
+// giveBack locks the leases that the owner has, notes what is in doubt of them, and
+// releases some. It returns those that it has locked, as an array, and those of which
+// it could not write what was asked for.
+func (c *Core) giveBack(ctx context.Context, q Querier, owner string, release store.ShardSet, doubt map[uint8]int64) (
+	own string, busy store.ShardSet, err error,
+) {
+	own, left, err := c.own(ctx, q, owner)
+	if err != nil {
+		return "", 0, err
+	}
+	asked := release
 	if len(doubt) > 0 {
 		var shards, positions []int64
 		for shard, position := range doubt {
-			shards, positions = append(shards, int64(shard)), append(positions, position)
+			shards, positions, asked = append(shards, int64(shard)), append(positions, position), asked.With(shard)
 		}
 		if err := q.Exec(ctx, c.claim.doubt, owner, bigintArray(shards), bigintArray(positions), own); err != nil {
-			return err
+			return "", 0, err
 		}
 	}
-	if release == 0 {
-		return nil
+	if release != 0 {
+		err = q.Exec(ctx, c.claim.release, owner, own, shardArray(release))
 	}
-	return q.Exec(ctx, c.claim.release, owner, own, shardArray(release))
+	return own, left & asked, err
 }
 
 // share finds out how many relays are alive, and how many shards are the owner's.
@@ -288,16 +309,16 @@ func (c *Core) leases(ctx context.Context, q Querier, claim *store.Claim, sql st
 // Leave gives back the owner's leases and forgets it.
 func (c *Core) Leave(ctx context.Context, owner string, doubt map[uint8]int64) error {
 	id := c.id(owner)
-	err := c.db.InTx(ctx, ReadWrite, func(q Querier) error {
-		own, err := c.own(ctx, q, id)
-		if err != nil {
-			return err
-		}
-		if err := c.giveBack(ctx, q, id, own, store.FirstShards(Shards), doubt); err != nil {
+	var busy store.ShardSet
+	err := c.db.InTx(ctx, ReadWrite, func(q Querier) (err error) {
+		if _, busy, err = c.giveBack(ctx, q, id, store.FirstShards(Shards), doubt); err != nil {
 			return err
 		}
 		return q.Exec(ctx, c.claim.leave, id)
 	})
+	if err == nil {
+		err = busyError(busy)
+	}
 	if err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
