@@ -109,10 +109,10 @@ func TestHistoryIsKeptAsLongAsIsSaid(t *testing.T) {
 				if n := len(b.stored(store.Sent)); keep == relay.Forever && n != 2510 || keep != relay.Forever && n != 0 {
 					t.Fatalf("%d messages are in the history five hours later", n)
 				}
+				b.stopped(stop)
 				if keep != 0 && len(s.purges) == 0 {
 					t.Fatal("the store was never asked to purge")
 				}
-				b.stopped(stop)
 			})
 		})
 	}
