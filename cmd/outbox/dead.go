@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -103,25 +104,60 @@ func (a *app) deadChange(c *deadChange) *cobra.Command {
 // change completes a command that changes the messages which its flags choose.
 func (a *app) change(cmd *cobra.Command, what, done string, withReason bool, do func(*admin.Admin, context.Context, admin.Filter) (int, error)) *cobra.Command {
 	f := a.filterFlags(cmd.Flags(), withReason, true)
-	var filter admin.Filter
-	asJSON := cmd.Flags().Bool("json", false, "print the result as one JSON object")
+	c := &messageChange{what: what, done: done, do: do}
+	cmd.Flags().BoolVar(&c.asJSON, "json", false, "print the result as one JSON object")
 	return a.administer(cmd,
-		func(l *config.Loaded, ids []string) { filter = f.filter(l, ids) },
-		func(cmd *cobra.Command, s wire.Store, ids []string) error {
-			n, err := do(admin.New(s), cmd.Context(), filter)
-			if err == nil || n > 0 {
-				if *asJSON {
-					_ = json.NewEncoder(a.stdout).Encode(map[string]int{done: n})
-				} else {
-					fmt.Fprintf(a.stdout, "%s %s\n", count(n, what, what+"s"), done)
-				}
-			}
-			switch {
-			case cmd.Context().Err() != nil:
-				return outcome(context.Cause(cmd.Context()).Error())
-			case err == nil && n == 0 && len(ids) > 0:
-				return outcome("there are no such " + what + "s")
-			}
-			return err
-		})
+		func(l *config.Loaded, ids []string) { c.filter = f.filter(l, ids) },
+		func(cmd *cobra.Command, s wire.Store, _ []string) error { return c.run(cmd.Context(), s, a.stdout) })
+}
+
+// messageChange is what a command does to messages.
+type messageChange struct {
+	what, done string // "message", "retried"
+	do         func(*admin.Admin, context.Context, admin.Filter) (int, error)
+	filter     admin.Filter
+	asJSON     bool
+}
+
+// run does it, and prints to how many.
+func (c *messageChange) run(ctx context.Context, s store.Admin, out io.Writer) error {
+	n, err := c.do(admin.New(finishing{s}), ctx, c.filter)
+	if err == nil || n > 0 {
+		if c.asJSON {
+			_ = json.NewEncoder(out).Encode(map[string]int{c.done: n})
+		} else {
+			fmt.Fprintf(out, "%s %s\n", count(n, c.what, c.what+"s"), c.done)
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return outcome(context.Cause(ctx).Error())
+	case err == nil && n == 0 && len(c.filter.IDs) > 0:
+		return outcome("there are no such " + c.what + "s")
+	}
+	return err
+}
+
+// finishing does not break off a chunk, lest nobody knows whether it counts.
+type finishing struct {
+	store.Admin
+}
+
+func (f finishing) Redrive(ctx context.Context, places []int64) (int, error) {
+	return finish(ctx, places, f.Admin.Redrive)
+}
+
+func (f finishing) Discard(ctx context.Context, places []int64) (int, error) {
+	return finish(ctx, places, f.Admin.Discard)
+}
+
+func (f finishing) Retry(ctx context.Context, refs []store.Ref) (int, error) {
+	return finish(ctx, refs, f.Admin.Retry)
+}
+
+func finish[T any](ctx context.Context, chunk []T, do func(context.Context, []T) (int, error)) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	return do(context.WithoutCancel(ctx), chunk)
 }

@@ -1,12 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/admin"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
 	"github.com/outbox-go/outbox/internal/testenv"
+	"github.com/outbox-go/outbox/store"
 )
 
 // TestParkedKeyIsMended goes the operator's way: nobody has bound a queue, messages
@@ -91,20 +99,30 @@ func TestCancelAsksARunningRelay(t *testing.T) {
 	})
 }
 
+// TestOnceTakesWhatARelayLeaves: not what a relay holds that cannot send it, but what
+// is on a route that it does not drain, and all when it has ended.
 func TestOnceTakesWhatARelayLeaves(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d *desk) {
-		d.call("pause", "--all").want(t, 0)
-		id := d.emit("--topic", "a")
-		d.wantPrinted("", "relay", "--once")
-		p := start(t, d.env, "relay")
-		await(t, "the relay to have its shards", func() bool { return !strings.Contains(d.call("stats").stdout, "no relay") })
-		d.call("resume", "--all").want(t, 0)
-		if sent := p.awaitLines(1); sent[0]["id"] != id {
-			t.Errorf("sent %v", sent)
+		shards := 64.0
+		if strings.HasPrefix(d.env["OUTBOX_DATABASE_URL"], "sqlite") {
+			shards = 1
 		}
+		held := d.emit("--topic", "a")
+		p := start(t, d.env, "relay", "--broker-url", closedPort(t))
+		await(t, "the relay to have all shards", func() bool {
+			relays := lines(t, d.call("stats", "--json").stdout)[0]["relays"].([]any)
+			return len(relays) == 1 && relays[0].(map[string]any)["shards"] == shards
+		})
 		d.wantPrinted("", "relay", "--once")
+		left := d.emit("--topic", "a", "--route", "audit")
+		if sent := lines(t, d.call("relay", "--once", "--relay-route", "audit").stdout); len(sent) != 1 || sent[0]["id"] != left {
+			t.Errorf("sent %v, want what nobody else drains", sent)
+		}
 		p.stop()
 		p.said().want(t, 0)
+		if sent := lines(t, d.call("relay", "--once").stdout); len(sent) != 1 || sent[0]["id"] != held {
+			t.Errorf("sent %v, want what the relay has left", sent)
+		}
 	})
 }
 
@@ -125,13 +143,50 @@ func TestStatsAreWatchedUntilASignal(t *testing.T) {
 	p.said().want(t, 0)
 }
 
-// TestSignalEndsAChange: its reason is told, and nothing is lost.
+// signalledAdmin is told to stop in the middle of its second chunk.
+type signalledAdmin struct {
+	store.Admin
+	stop   func()
+	chunks int
+}
+
+func (s *signalledAdmin) Redrive(ctx context.Context, places []int64) (int, error) {
+	if s.chunks++; s.chunks == 2 {
+		s.stop()
+	}
+	return s.Admin.Redrive(ctx, places)
+}
+
+// TestSignalEndsAChange: the chunk that is at work is finished, and counts.
 func TestSignalEndsAChange(t *testing.T) {
-	t.Parallel()
-	d := sqliteDesk(t)
-	d.emitDead("--topic", "a")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(stopped{testSignal{}})
-	callContext(ctx, d.env, "", "dead", "redrive", "--all").want(t, exitFailure, "stopped by signal: test")
-	d.wantPrinted("1 dead letter redriven\n", "dead", "redrive", "--all")
+	eachDatabase(t, func(t *testing.T, d *desk) {
+		l := config.Load(config.Sources{Env: func(name string) (string, bool) { value, ok := d.env[name]; return value, ok }})
+		s, err := wire.OpenStore(t.Context(), l.Database, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		events := make([]outbox.Event, 1200)
+		for i := range events {
+			events[i] = outbox.Event{Topic: "a", ExpiresAt: time.Now().Add(time.Millisecond)}
+		}
+		if err := s.Emit(t.Context(), nil, events...); err != nil {
+			t.Fatal(err)
+		}
+		dead := func() any { return lines(t, d.call("stats", "--json").stdout)[0]["dead"] }
+		await(t, "all to be dead", func() bool {
+			d.call("relay", "--once", "--limit", "10000").want(t, 0)
+			return dead() == 1200.0
+		})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		signalled := &signalledAdmin{Admin: s, stop: func() { cancel(stopped{testSignal{}}) }}
+		var out bytes.Buffer
+		change := &messageChange{what: "dead letter", done: "redriven", do: (*admin.Admin).Redrive, filter: admin.Filter{All: true}}
+		err = change.run(ctx, signalled, &out)
+		if out.String() != "1000 dead letters redriven\n" || err == nil || err.Error() != "stopped by signal: test" || dead() != 200.0 {
+			t.Errorf("printed %q, %v, and %v are left, want 1000 and 200", &out, err, dead())
+		}
+		callContext(ctx, d.env, "", "dead", "redrive", "--all").want(t, exitFailure, "stopped by signal: test")
+		d.wantPrinted("200 dead letters redriven\n", "dead", "redrive", "--all")
+	})
 }
