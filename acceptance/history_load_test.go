@@ -180,7 +180,7 @@ func TestSoakRetention(t *testing.T) {
 }
 
 // inBackground deletes a thousand rows at a time of what is older than an hour, with
-// short pauses, until stopped.
+// the pauses that a relay makes, until stopped.
 func (p *purger) inBackground(t testing.TB, admin store.Admin) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -191,7 +191,7 @@ func (p *purger) inBackground(t testing.TB, admin store.Admin) (stop func()) {
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(10 * time.Millisecond):
+			case <-time.After(max(10*time.Millisecond, 4*p.steps[len(p.steps)-1])):
 			}
 		}
 	})
