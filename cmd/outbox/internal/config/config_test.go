@@ -196,6 +196,19 @@ topology: check
 	}
 }
 
+func TestEmptyURLIsNone(t *testing.T) {
+	t.Parallel()
+	l := load(t, "database: {url: ''}\nbroker: {url: \"${URL:-}\"}\n", nil, nil)
+	l.Require("database.url", "broker.url")
+	want := []string{
+		"database.url (outbox.yaml:1): is empty: give a value, for example postgres://app:secret@localhost:5432/shop",
+		"broker.url (outbox.yaml:2): is empty: give a value, for example amqp://guest:guest@localhost:5672/",
+	}
+	if got := problems(t, l); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 func TestUnreadableFile(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ text, want string }{
