@@ -43,6 +43,9 @@ func (e *env[Tx]) begin() Tx {
 	e.t.Helper()
 	tx, err := e.Begin(e.ctx)
 	e.ok(err, "begin")
+	// A test that fails before it ends its transaction must not keep the harness from
+	// closing what it has opened.
+	e.t.Cleanup(func() { _ = e.Rollback(context.WithoutCancel(e.ctx), tx) })
 	return tx
 }
 
