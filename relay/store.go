@@ -23,11 +23,14 @@ type Store interface {
 	// that the relay is alive, renews all leases that the owner still holds (also
 	// expired ones that nobody has taken), takes free and expired ones up to the
 	// owner's even share, and says what it then holds. Shares differ by at most
-	// one among the relays that are alive.
+	// one among the relays that are alive. Leases that are locked for more than a
+	// moment are left out; if one of them was to be released or has a doubt to be
+	// told, all else is done and an error returned: ask again with the same.
 	Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, error)
 
 	// Leave gives back everything and forgets the owner, so that the others need
-	// not wait for the leases to expire. doubt is as in [store.ClaimRequest].
+	// not wait for the leases to expire. doubt is as in [store.ClaimRequest]; it
+	// fails as Claim does.
 	Leave(ctx context.Context, owner string, doubt map[uint8]int64) error
 
 	// Read returns a page for each request, all of them of one snapshot of the
