@@ -160,10 +160,13 @@ func newRole(t *testing.T, db *postgres) (name, address string) {
 // grants are what a relay needs, and nothing more.
 const grants = `
 GRANT USAGE ON SCHEMA outbox TO %[1]s;
-GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.message, outbox.relay TO %[1]s;
-GRANT SELECT, UPDATE ON outbox.lease, outbox.armed TO %[1]s;
-GRANT SELECT, INSERT, UPDATE ON outbox.incarnation TO %[1]s;
-GRANT SELECT ON outbox.migration TO %[1]s;`
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.message, outbox.relay, outbox.scheduled TO %[1]s;
+GRANT SELECT, INSERT, UPDATE ON outbox.lease, outbox.incarnation TO %[1]s;
+GRANT SELECT, INSERT, DELETE ON outbox.dead, outbox.sent, outbox.pause TO %[1]s;
+GRANT SELECT, UPDATE, DELETE ON outbox.sent_default TO %[1]s;
+GRANT SELECT ON outbox.migration TO %[1]s;
+GRANT SELECT, UPDATE ON SEQUENCE outbox.armed TO %[1]s;
+GRANT USAGE ON SEQUENCE outbox.sent_place TO %[1]s;`
 
 func TestK26_WithoutRightsToCreate(t *testing.T) {
 	t.Parallel()
