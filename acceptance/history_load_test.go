@@ -191,7 +191,7 @@ func (p *purger) inBackground(t testing.TB, admin store.Admin) (stop func()) {
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(max(10*time.Millisecond, 4*p.steps[len(p.steps)-1])):
+			case <-time.After(max(10*time.Millisecond, 9*p.steps[len(p.steps)-1])):
 			}
 		}
 	})

@@ -10,9 +10,12 @@ const (
 	upkeepBatch = 1000
 
 	// purgeGap and purgeRest let others at the database between two batches: that
-	// time at least, and that many times as long as the last one took.
-	purgeGap  = 10 * time.Millisecond
-	purgeRest = 4
+	// time at least, and that many times as long as the last one took, or
+	// purgeHaste times if it goes on for longer than PurgeInterval: more is kept
+	// then than is deleted.
+	purgeGap   = 10 * time.Millisecond
+	purgeRest  = 9
+	purgeHaste = 4
 
 	// longAge is an age that no message has.
 	longAge = 100 * 365 * 24 * time.Hour
@@ -64,6 +67,7 @@ func (r *run) purgeLoop(ctx context.Context) {
 }
 
 func (r *run) purge(ctx context.Context) {
+	first := time.Now()
 	for ctx.Err() == nil {
 		n, began := 0, time.Now()
 		err := r.withTimeout(ctx, func(ctx context.Context) (err error) {
@@ -76,6 +80,10 @@ func (r *run) purge(ctx context.Context) {
 		if err != nil || n < upkeepBatch {
 			return
 		}
-		time.Sleep(max(purgeGap, purgeRest*time.Since(began)))
+		rest := time.Duration(purgeRest)
+		if time.Since(first) > r.config.PurgeInterval {
+			rest = purgeHaste
+		}
+		time.Sleep(max(purgeGap, rest*time.Since(began)))
 	}
 }
