@@ -53,7 +53,7 @@ func (r *run) tellFailures(refusals []refusal) {
 		f, m := &refusals[i].failure, &refusals[i].it.row.Message
 		switch {
 		case f.Dead == "" && f.RetryIn == store.Never:
-			r.config.Logger.Error("a message cannot be sent and blocks its key until it is retried or withdrawn", "id", m.ID, "topic", m.Topic,
+			r.config.Logger.Error("a message cannot be sent and blocks its key until it is retried or cancelled", "id", m.ID, "topic", m.Topic,
 				"attempts", f.Attempts, "error", f.Error)
 		case f.Dead == "":
 			r.config.Logger.Warn("broker refused a message", "id", m.ID, "topic", m.Topic,
