@@ -25,8 +25,18 @@ type modelLane struct {
 type modelLease struct {
 	owner   string
 	expired bool
+	loose   bool           // expired, and perhaps free by now
 	token   int64          // zero where it is not known
 	used    map[int64]bool // tokens that are no longer good
+}
+
+// doubt is that of all rows when an expired lease is taken from its owner: none of
+// those that came after it was free already.
+func (l *modelLease) doubt() doubt {
+	if l.loose {
+		return either
+	}
+	return doubtful
 }
 
 func newModelLane(shards int) *modelLane {
@@ -70,7 +80,7 @@ func (l *modelLane) free(shard int, owner string) {
 	lease := &l.leases[shard]
 	if lease.owner == owner {
 		lease.used[lease.token] = true
-		lease.owner, lease.token, lease.expired = "", 0, false
+		lease.owner, lease.token, lease.expired, lease.loose = "", 0, false, false
 	}
 }
 
@@ -165,9 +175,9 @@ func (m *model) granted(t *rapid.T, lane *modelLane, owner string, lease store.L
 	}
 	if have.expired && have.owner != owner {
 		have.used[have.token] = true
-		m.doubtAll(lane, lease.Shard, doubtful)
+		m.doubtAll(lane, lease.Shard, have.doubt())
 	}
-	have.owner, have.token, have.expired = owner, lease.Token, false
+	have.owner, have.token, have.expired, have.loose = owner, lease.Token, false, false
 }
 
 // doubtAll notes that whatever is pending in a shard may have been sent.
@@ -220,8 +230,9 @@ func (m *model) withdraw(t *rapid.T) {
 		case l.expired && len(rows) > 1: // the answer for another row may do, and nothing happens here
 			m.doubtAll(lane, r.shard, either)
 			lane.bump(r.shard, false)
+			l.loose = true
 		case l.expired:
-			m.doubtAll(lane, r.shard, doubtful)
+			m.doubtAll(lane, r.shard, l.doubt())
 			lane.free(int(r.shard), l.owner)
 		case got != store.Asked && got != store.TooLate && got != store.IsDead:
 			t.Fatalf("%v has a relay, but the answer is %q", r, got)
