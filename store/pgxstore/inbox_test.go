@@ -145,10 +145,18 @@ func TestPurgeLooksAtFewPages(t *testing.T) {
 	if n, err := s.PurgeInbox(t.Context(), time.Hour, 50_000); n != 50_000 || err != nil {
 		t.Fatalf("purged %d rows, %v", n, err)
 	}
-	if n, err := s.PurgeInbox(t.Context(), time.Hour, 1000); n != 0 || err != nil {
-		t.Fatalf("purged %d rows more, %v", n, err)
+	// The next one marks them in the index, once no backend of the server, one that
+	// just starts included, might see them.
+	got := 0
+	for range 50 {
+		if n, err := s.PurgeInbox(t.Context(), time.Hour, 1000); n != 0 || err != nil {
+			t.Fatalf("purged %d rows more, %v", n, err)
+		}
+		if got = pages(1000); got <= 300 {
+			break
+		}
 	}
-	if got := pages(1000); got > 300 {
+	if got > 300 {
 		t.Errorf("a purge behind 50,000 deleted rows looks into %d pages", got)
 	}
 	exec(t, pool, "VACUUM "+inbox)
