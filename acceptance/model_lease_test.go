@@ -137,6 +137,13 @@ func (m *model) claimLane(t *rapid.T, owner, route string, r store.ClaimRequest,
 	open = open.Without(wanted)
 	claim, err := m.route(route).Claim(never, r)
 	ok(t, err, "claim")
+	for _, shard := range before.Without(shardsOf(claim.Leases)).Slice() {
+		if lane.leases[shard].loose {
+			lane.free(int(shard), owner)
+			one := store.ShardSet(0).With(uint8(shard)) //nolint:gosec // below 64
+			before, open = before.Without(one), open|one.Without(wanted)
+		}
+	}
 	even := m.shards / len(lane.alive)
 	if m.shards == 1 { // whoever has it keeps it, and there is nothing to share
 		even = len(claim.Leases)
