@@ -121,29 +121,34 @@ func (f *file) value(k *Key, n *yaml.Node) {
 	if n.Kind == yaml.SequenceNode && k.List() {
 		nodes = n.Content
 	}
-	values := make([]string, 0, len(nodes))
-	good := true
-	for _, node := range nodes {
-		switch {
-		case node.Kind != yaml.ScalarNode:
-			f.fault(k.Name, node, "must be a single value")
-			good = false
-		case node.Tag == "!!null":
-			// As if it were not there.
-		default:
-			value, faults := f.substitute(node.Value)
-			for _, reason := range faults {
-				f.fault(k.Name, node, reason)
-				good = false
-			}
-			values = append(values, value)
-		}
-	}
+	values, good := f.scalars(k.Name, nodes, "must be a single value")
 	if good && len(values) > 0 {
 		f.settings[k.Name] = setting{values: k.split(values), origin: f.origin(n)}
 	} else if !good {
 		f.settings[k.Name] = setting{broken: true}
 	}
+}
+
+// scalars returns the values of nodes, each of which must be a single one or null,
+// which counts as if it were not there. It reports what is wrong with them, and what
+// must be there instead of a node that is something else.
+func (f *file) scalars(key string, nodes []*yaml.Node, must string) (values []string, good bool) {
+	good = true
+	for _, node := range nodes {
+		switch {
+		case node.Kind != yaml.ScalarNode:
+			f.fault(key, node, must)
+			good = false
+		case node.Tag != "!!null":
+			value, faults := f.substitute(node.Value)
+			for _, reason := range faults {
+				f.fault(key, node, reason)
+				good = false
+			}
+			values = append(values, value)
+		}
+	}
+	return values, good
 }
 
 // reference is ${NAME}, ${NAME:-value for when it is not set}, or $${, which

@@ -82,7 +82,7 @@ var Keys = []*Key{
 	{Name: "broker.subject_prefix", Type: typeName, Usage: "what stands before the topic in the subject (JetStream)", Default: "outbox.",
 		set: text(func(c *Config) *string { return &c.Broker.SubjectPrefix })},
 	{Name: "broker.topology", Type: typeChoice, Usage: "declare creates the exchange or stream if it is missing, check does not", Default: "declare",
-		set: topology},
+		set: choice("declare", "check", func(c *Config) *bool { return &c.Broker.CheckOnly })},
 	{Name: "broker.unroutable", Type: typeChoice, Usage: "refuse tries a message again that no queue is bound for, accept has the broker drop it (RabbitMQ)",
 		Default: "refuse", set: unroutable},
 
@@ -124,7 +124,8 @@ var Keys = []*Key{
 		set: listen},
 
 	{Name: "log.level", Type: typeChoice, Usage: "debug, info, warn or error", Default: "info", set: logLevel},
-	{Name: "log.format", Type: typeChoice, Usage: "text or json", Default: "text", set: logFormat},
+	{Name: "log.format", Type: typeChoice, Usage: "text or json", Default: "text",
+		set: choice("text", "json", func(c *Config) *bool { return &c.Log.JSON })},
 }
 
 // keyNamed returns the key of that name. It panics if there is none.

@@ -151,21 +151,7 @@ func (f *file) list(key string, n *yaml.Node) (values []string, ok bool) {
 	if n.Kind == yaml.SequenceNode {
 		nodes = n.Content
 	}
-	good := true
-	for _, node := range nodes {
-		switch {
-		case node.Kind != yaml.ScalarNode:
-			f.fault(key, node, "must be a single value or a list of them")
-			good = false
-		case node.Tag != "!!null":
-			value, faults := f.substitute(node.Value)
-			for _, reason := range faults {
-				f.fault(key, node, reason)
-				good = false
-			}
-			values = append(values, value)
-		}
-	}
+	values, good := f.scalars(key, nodes, "must be a single value or a list of them")
 	listed := n.Kind == yaml.SequenceNode && strings.HasSuffix(key, ".tenants") && len(values) > 0
 	if good && !listed && strings.Join(values, "") == "" {
 		f.fault(key, n, "is empty: give a value, or leave the key out")

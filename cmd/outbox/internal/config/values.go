@@ -96,18 +96,6 @@ func reason(err error, after string) error {
 	return errors.New(strings.ReplaceAll(text, `", which `, `" `))
 }
 
-func topology(c *Config, values []string) error {
-	switch values[0] {
-	case "declare":
-		c.Broker.CheckOnly = false
-	case "check":
-		c.Broker.CheckOnly = true
-	default:
-		return unknownWord(values[0], "declare", "check")
-	}
-	return nil
-}
-
 func logLevel(c *Config, values []string) error {
 	switch values[0] {
 	case "debug", "info", "warn", "error":
@@ -116,17 +104,18 @@ func logLevel(c *Config, values []string) error {
 	return unknownWord(values[0], "debug", "info", "warn", "error")
 }
 
-func logFormat(c *Config, values []string) error {
-	switch values[0] {
-	case "text":
-		c.Log.JSON = false
-	case "json":
-		c.Log.JSON = true
-	default:
-		return unknownWord(values[0], "text", "json")
+// choice takes one of two words, for false and for true.
+func choice(no, yes string, field func(*Config) *bool) func(*Config, []string) error {
+	return func(c *Config, values []string) error {
+		if values[0] != no && values[0] != yes {
+			return unknownWord(values[0], no, yes)
+		}
+		*field(c) = values[0] == yes
+		return nil
 	}
-	return nil
 }
+
+var unroutable = choice("refuse", "accept", func(c *Config) *bool { return &c.Broker.Accept })
 
 func unknownWord(have string, words ...string) error {
 	last := len(words) - 1
@@ -135,18 +124,6 @@ func unknownWord(have string, words ...string) error {
 		return fmt.Errorf("must be %s; did you mean %s?", list, near)
 	}
 	return fmt.Errorf("must be %s", list)
-}
-
-func unroutable(c *Config, values []string) error {
-	switch values[0] {
-	case "refuse":
-		c.Broker.Accept = false
-	case "accept":
-		c.Broker.Accept = true
-	default:
-		return unknownWord(values[0], "refuse", "accept")
-	}
-	return nil
 }
 
 func policies(c *Config, values []string) error {
