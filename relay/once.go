@@ -234,21 +234,26 @@ func (r *once) Failed(ctx context.Context, it *onceItem, cause error) error {
 	r.sending = nil
 	if errors.Is(cause, outbox.ErrUnavailable) {
 		r.unavailable++
-		r.unanswered[it.Shard] = max(r.unanswered[it.Shard], it.Position)
+		r.doubtful(it)
 		return nil
 	}
 	r.unavailable = 0
 	if !isAnswer(cause) {
-		r.unanswered[it.Shard] = max(r.unanswered[it.Shard], it.Position)
+		r.doubtful(it)
 	}
 	return r.fail(ctx, []store.Failure{r.failure(&it.Row, cause)})
+}
+
+// doubtful notes that a message may have been sent without an answer that was noted.
+func (r *once) doubtful(it *onceItem) {
+	r.unanswered[it.Shard] = max(r.unanswered[it.Shard], it.Position)
 }
 
 // doubt returns up to which position of each shard a message may have been sent
 // without an answer that was noted.
 func (r *once) doubt() map[uint8]int64 {
 	if it := r.sending; it != nil {
-		r.unanswered[it.Shard] = max(r.unanswered[it.Shard], it.Position)
+		r.doubtful(it)
 	}
 	return r.unanswered
 }
