@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // A publisher tells by these three why a message was not confirmed. Test for
@@ -38,6 +39,33 @@ func mark(class, err error) error {
 	}
 	return fmt.Errorf("%w: %w", class, err)
 }
+
+// RetryAfter adds to the error by which a publisher answers how long the broker
+// asked to be left alone: with [ErrUnavailable] all messages wait, with
+// [ErrRefused] this one and its key. The relay waits as long as it would by itself
+// or, if that is longer, for delay, an hour at most. It returns nil for nil.
+func RetryAfter(delay time.Duration, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &delayedError{err, delay}
+}
+
+// DelayOf returns the time that [RetryAfter] added to err, or 0.
+func DelayOf(err error) time.Duration {
+	var d *delayedError
+	if !errors.As(err, &d) {
+		return 0
+	}
+	return d.delay
+}
+
+type delayedError struct {
+	error
+	delay time.Duration
+}
+
+func (e *delayedError) Unwrap() error { return e.error }
 
 // ErrNilTx is returned when an event is emitted without a transaction.
 var ErrNilTx = errors.New("outbox: tx is nil: pass the transaction that writes the business data")

@@ -3,6 +3,8 @@ package relay
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/outbox-go/outbox"
 )
 
 // breaker holds publishing back while the broker is unavailable: until all that
@@ -59,16 +61,22 @@ func (b *breaker) failed(err error, now time.Time) availability {
 	case !b.down:
 		b.down, b.backoff, b.since = true, b.least, now
 		b.outages++
-		b.wait(now)
+		b.wait(err, now)
 		return wentAway
 	case b.probing:
 		b.backoff = min(2*b.backoff, b.most)
-		b.wait(now)
+		b.wait(err, now)
 	}
 	return unchanged
 }
 
-func (b *breaker) wait(now time.Time) {
+func (b *breaker) wait(err error, now time.Time) {
 	b.probing = false
-	b.probeAt = now.Add(min(rand.N(2*b.backoff), b.most))
+	b.probeAt = now.Add(max(min(rand.N(2*b.backoff), b.most), asked(err)))
 }
+
+// maxAsked bounds the time that a broker may ask for.
+const maxAsked = time.Hour
+
+// asked returns how long the broker asked to be left alone, by err.
+func asked(err error) time.Duration { return min(outbox.DelayOf(err), maxAsked) }

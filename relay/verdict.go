@@ -50,7 +50,7 @@ func (c *Config) verdict(row *store.Row, err error) store.Failure {
 	policy := policyFor(c.Policies, row.Topic)
 	switch {
 	case reason == "":
-		f.RetryIn = c.refusedDelay(f.Attempts)
+		f.RetryIn = max(c.refusedDelay(f.Attempts), asked(err))
 	case policy == Block:
 		f.RetryIn = store.Never
 	default:
