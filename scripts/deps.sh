@@ -44,6 +44,7 @@ print_env() {
 	have_postgres || echo "export OUTBOX_TEST_POSTGRES_URL=postgres://postgres@127.0.0.1:25432/postgres"
 	have_rabbitmq || cat <<-END
 		export OUTBOX_TEST_RABBITMQ_URL=amqp://guest:guest@127.0.0.1:25672/
+		export OUTBOX_TEST_STOMP_ADDR=127.0.0.1:25613
 		export OUTBOX_TEST_RABBITMQ_CTL="docker compose --file '$PWD/compose.yaml' exec -T rabbitmq rabbitmqctl"
 	END
 }

@@ -28,6 +28,7 @@
 //
 //   - OUTBOX_TEST_POSTGRES_URL: a superuser's URL; its password, if any, is sent in clear text.
 //   - OUTBOX_TEST_RABBITMQ_URL: an AMQP URL of an administrator.
+//   - OUTBOX_TEST_STOMP_ADDR: the address, host:port, where that server speaks STOMP.
 //   - OUTBOX_TEST_RABBITMQ_CTL: the shell command that is rabbitmqctl for that server. Defaults to rabbitmqctl.
 //
 // Private servers always need the programs.

@@ -56,7 +56,7 @@ func StartRabbitMQ(tb testing.TB, opts *RabbitMQOptions) *RabbitMQServer {
 
 func openSharedRabbitMQ() (*rabbitmq, error) {
 	if rawURL := os.Getenv("OUTBOX_TEST_RABBITMQ_URL"); rawURL != "" {
-		return &rabbitmq{url: rawURL, shared: true}, nil
+		return &rabbitmq{url: rawURL, stompAddr: os.Getenv("OUTBOX_TEST_STOMP_ADDR"), shared: true}, nil
 	}
 	r, err := newRabbitMQ("")
 	if err != nil {
@@ -76,6 +76,24 @@ func (r *RabbitMQServer) Addr() string {
 	u, err := url.Parse(r.core.url)
 	must(r.tb, err)
 	return u.Host
+}
+
+// STOMPAddr returns the server's STOMP address, for a proxy before it.
+func (r *RabbitMQServer) STOMPAddr() string {
+	r.tb.Helper()
+	if r.core.stompAddr == "" {
+		r.tb.Fatal("testenv: OUTBOX_TEST_RABBITMQ_URL is set and OUTBOX_TEST_STOMP_ADDR is not: name the STOMP address of that server")
+	}
+	return r.core.stompAddr
+}
+
+// STOMPURL returns the STOMP URL of the virtual host and user of an AMQP URL of this server.
+func (r *RabbitMQServer) STOMPURL(amqpURL string) string {
+	r.tb.Helper()
+	u, err := url.Parse(amqpURL)
+	must(r.tb, err)
+	u.Scheme, u.Host = "stomp", r.STOMPAddr()
+	return u.String()
 }
 
 // Eval has the server evaluate an Erlang expression, as rabbitmqctl eval does, and returns the printed value. It is

@@ -15,13 +15,17 @@ import (
 
 // rabbitmq is the server itself, of no test. Without a server (s is nil) it runs elsewhere.
 type rabbitmq struct {
-	s       *server
-	shared  bool
-	url     string
-	program string
-	epmd    string
-	// The ports for clients, for the node's distribution protocol, and for epmd, by which nodes find one another.
-	amqp, dist, names *port
+	s      *server
+	shared bool
+	url    string
+	// stompAddr is where the same broker speaks STOMP.
+	stompAddr string
+	program   string
+	epmd      string
+	config    string
+	// The ports for clients by two protocols, for the node's distribution protocol, and for epmd, by which nodes find
+	// one another.
+	amqp, stomp, dist, names *port
 }
 
 const rabbitmqConfig = `
@@ -49,10 +53,9 @@ func newRabbitMQ(config string) (*rabbitmq, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rabbitmq{s: s, program: program, epmd: epmd}
+	r := &rabbitmq{s: s, program: program, epmd: epmd, config: rabbitmqConfig + config}
 	files := map[string]string{
-		"rabbitmq.conf":   rabbitmqConfig + config,
-		"enabled_plugins": "[].\n",
+		"enabled_plugins": "[rabbitmq_stomp].\n",
 		"control.erl":     controlScript,
 	}
 	for name, text := range files {
@@ -68,12 +71,16 @@ func (r *rabbitmq) startFirst() error {
 	const tries = 3
 	var err error
 	for range tries {
-		for _, p := range []**port{&r.amqp, &r.dist, &r.names} {
+		for _, p := range []**port{&r.amqp, &r.stomp, &r.dist, &r.names} {
 			if *p, err = takePort(); err != nil {
 				return err
 			}
 		}
 		r.url = "amqp://guest:guest@" + r.amqp.addr() + "/"
+		r.stompAddr = r.stomp.addr()
+		if err := r.s.write("rabbitmq.conf", r.config+"stomp.listeners.tcp.1 = "+r.stompAddr+"\n"); err != nil {
+			return err
+		}
 		err = r.start()
 		if err == nil || !strings.Contains(err.Error(), "eaddrinuse") {
 			return err
@@ -208,7 +215,7 @@ func (r *rabbitmq) close() error {
 }
 
 func (r *rabbitmq) releasePorts() {
-	for _, p := range []*port{r.amqp, r.dist, r.names} {
+	for _, p := range []*port{r.amqp, r.stomp, r.dist, r.names} {
 		p.release()
 	}
 }

@@ -33,6 +33,21 @@ func TestRabbitMQGreetsClients(t *testing.T) {
 	}
 }
 
+func TestRabbitMQSpeaksSTOMP(t *testing.T) {
+	t.Parallel()
+	conn, err := net.Dial("tcp", testenv.RabbitMQ(t).STOMPAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	fmt.Fprint(conn, "CONNECT\naccept-version:1.2\nhost:/\nlogin:guest\npasscode:guest\n\n\x00")
+	answer := make([]byte, len("CONNECTED"))
+	if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "CONNECTED" {
+		t.Errorf("answer %q, error %v", answer, err)
+	}
+}
+
 func TestRabbitMQReportsFaultyExpressions(t *testing.T) {
 	t.Parallel()
 	failed := fails(t, func(tb testing.TB) { testenv.RabbitMQ(tb).Eval("no_such_module:f().") })
