@@ -34,6 +34,10 @@ require (
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
+	github.com/outbox-go/outbox/broker/stomp v0.0.0
+	github.com/outbox-go/outbox/broker/webhook v0.0.0
+	github.com/outbox-go/outbox/model/bun v0.0.0
+	github.com/outbox-go/outbox/model/gorm v0.0.0
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	github.com/vmihailenco/msgpack/v5 v5.4.1 // indirect
 	github.com/vmihailenco/tagparser/v2 v2.0.0 // indirect
@@ -62,3 +66,11 @@ replace github.com/outbox-go/outbox/cmd/outbox => ../cmd/outbox
 replace github.com/outbox-go/outbox/codec/msgpack => ../codec/msgpack
 
 replace github.com/outbox-go/outbox/codec/protobuf => ../codec/protobuf
+
+replace github.com/outbox-go/outbox/broker/stomp => ../broker/stomp
+
+replace github.com/outbox-go/outbox/broker/webhook => ../broker/webhook
+
+replace github.com/outbox-go/outbox/model/gorm => ../model/gorm
+
+replace github.com/outbox-go/outbox/model/bun => ../model/bun

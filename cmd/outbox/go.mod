@@ -47,6 +47,8 @@ require (
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
+	github.com/outbox-go/outbox/broker/stomp v0.0.0
+	github.com/outbox-go/outbox/broker/webhook v0.0.0
 	github.com/rabbitmq/amqp091-go v1.16.0
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	golang.org/x/crypto v0.58.0 // indirect
@@ -69,3 +71,7 @@ replace github.com/outbox-go/outbox/broker/rabbitmq => ../../broker/rabbitmq
 replace github.com/outbox-go/outbox/broker/natsjs => ../../broker/natsjs
 
 replace github.com/outbox-go/outbox/telemetry/prometheus => ../../telemetry/prometheus
+
+replace github.com/outbox-go/outbox/broker/stomp => ../../broker/stomp
+
+replace github.com/outbox-go/outbox/broker/webhook => ../../broker/webhook

@@ -1,0 +1,2 @@
+// Package bunoutbox publishes bun models when they are saved.
+package bunoutbox

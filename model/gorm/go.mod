@@ -1,0 +1,9 @@
+module github.com/outbox-go/outbox/model/gorm
+
+go 1.25.0
+
+require github.com/outbox-go/outbox v0.0.0
+
+require github.com/google/uuid v1.6.0 // indirect
+
+replace github.com/outbox-go/outbox => ../..

@@ -1,0 +1,2 @@
+// Package gormoutbox publishes GORM models when they are saved.
+package gormoutbox

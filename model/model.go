@@ -1,0 +1,2 @@
+// Package model publishes types when they are saved.
+package model
