@@ -38,6 +38,17 @@ type Broker struct {
 	SubjectPrefix string
 	CheckOnly     bool // topology: check
 	Accept        bool // unroutable: accept
+	TLS           TLS
+}
+
+// TLS says how the broker is to show who it is, and this program to it. The zero
+// value is what the system trusts, and no client certificate.
+type TLS struct {
+	CA          string // path, as the next two
+	Cert        string
+	Key         string
+	KeyPassword string
+	ServerName  string
 }
 
 // Drain says what the program drains, beside how each of its relays does.

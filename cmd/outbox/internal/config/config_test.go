@@ -91,6 +91,7 @@ broker:
   subject_prefix: a.b.
   topology: check
   unroutable: accept
+  tls: {ca: ca.pem, cert: c.pem, key: k.pem, key_password: "${PASSWORD}", server_name: mq.example}
 relay:
   name: $${me}
   window: 1_500
@@ -120,7 +121,8 @@ log: {level: error, format: json}
 		l.Relay.LeaseTTL, l.Relay.PollInterval, l.Relay.DrainTimeout, l.Relay.Pipelined, l.Relay.MaxShards, l.Log.Level, l.Log.JSON,
 		l.Relay.MaxAttempts, l.Relay.Policies, l.Relay.Keep, l.Relay.Rates, l.Drain)
 	const want = "{URL:postgres://app:geheim: {}@db/shop ListenURL:postgres://app@direct/shop Schema:s TablePrefix:p_} " +
-		"{URL:amqp://mq/ Exchange:x Stream:st SubjectPrefix:a.b. CheckOnly:true Accept:true} " +
+		"{URL:amqp://mq/ Exchange:x Stream:st SubjectPrefix:a.b. CheckOnly:true Accept:true " +
+		"TLS:{CA:ca.pem Cert:c.pem Key:k.pem KeyPassword:geheim: {} ServerName:mq.example}} " +
 		"${me} 1500 67108864 1m30s 250ms 3s [audit.# metrics.*] 8 ERROR true " +
 		"5 [{orders.# park} {a=b.# block}] 720h0m0s [{mail.# 100} {sms.* 0.5}] " +
 		"{Route:audit Outboxes:[{Schema:shop TablePrefix:} {Schema:billing TablePrefix:ob_} {Schema: TablePrefix:x_}] Listen::9464}"
@@ -176,7 +178,7 @@ topology: check
 		`database.shema (outbox.yaml:3): is not a key; did you mean database.schema?`,
 		`relay.widnow (outbox.yaml:6): is not a key; did you mean relay.window?`,
 		`relay.lease-ttl (outbox.yaml:10): is not a key; did you mean relay.lease_ttl?`,
-		`broker (outbox.yaml:12): must have keys below it: url, exchange, stream, subject_prefix, topology, unroutable`,
+		`broker (outbox.yaml:12): must have keys below it: url, exchange, stream, subject_prefix, topology, unroutable, tls`,
 		`topology (outbox.yaml:16): is not a key; did you mean broker.topology?`,
 		`database.url (outbox.yaml:4): names the variable NOBODY, which is not set: set it, or write ${NOBODY:-value}`,
 		`broker.url: is not set: give the flag --broker-url, the variable OUTBOX_BROKER_URL or the key in the file; ` +
@@ -261,12 +263,13 @@ func TestRedactHidesSecrets(t *testing.T) {
 
 func TestProblemsShowNoSecret(t *testing.T) {
 	t.Parallel()
-	l := load(t, "database: {url: 'mysql://u:${PW}@h/d'}\n", map[string]string{
-		"PW": "geheim", "OUTBOX_BROKER_URL": "amqp://u:geheim%zz@h/",
+	l := load(t, "database: {url: 'mysql://u:${PW}@h/d'}\nroutes: {a: {topics: a, tls_key_password: '${PW}'}}\n", map[string]string{
+		"PW": "geheim", "OUTBOX_BROKER_URL": "amqp://u:geheim%zz@h/", "OUTBOX_BROKER_TLS_KEY_PASSWORD": "geheim",
 	}, map[string][]string{"database.listen_url": {"host=h password=geheim"}})
-	for _, key := range []string{"database.url", "broker.url", "database.listen_url"} {
+	for _, key := range []string{"database.url", "broker.url", "broker.tls.key_password", "database.listen_url"} {
 		l.Fault(key, "is wrong")
 	}
+	l.Routes[0].Fault(l, "tls_key_password", "is wrong")
 	got := strings.Join(problems(t, l), "\n")
 	if strings.Contains(got, "geheim") {
 		t.Errorf("a password is shown:\n%s", got)
@@ -353,7 +356,7 @@ func TestValuesOfListsAreAllChecked(t *testing.T) {
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	const file = `
-broker: {url: stdout:, stream: s, unroutable: accept}
+broker: {url: stdout:, stream: s, unroutable: accept, tls: {ca: ca.pem, cert: c.pem}}
 routes:
   audit:
     topics: [audit.#, "log.*"]
@@ -363,18 +366,27 @@ routes:
     stream: audits
     rates: [a=2/s, "#=60/m"]
   all: {topics: '#', tenants: ['', c]}
+  safe: {topics: '#', tls_ca: own.pem, tls_key_password: geheim}
 `
 	l := load(t, file, map[string]string{"CLASS": "x"}, map[string][]string{"broker.exchange": {"e"}, "relay.rates": {"b=3/s"}})
-	if got := problems(t, l); got != nil || len(l.Routes) != 2 {
+	if got := problems(t, l); got != nil || len(l.Routes) != 3 {
 		t.Fatal(l.Routes, got)
+	}
+	common, own := TLS{CA: "ca.pem", Cert: "c.pem"}, TLS{CA: "own.pem", KeyPassword: "geheim"}
+	for i, want := range []TLS{common, common, own} {
+		if got := l.Routes[i].Broker.TLS; got != want {
+			t.Errorf("route %s: TLS is %+v, want %+v", l.Routes[i].Name, got, want)
+		}
+		l.Routes[i].Broker.TLS = TLS{}
 	}
 	got := fmt.Sprintf("%+v %+v\n%+v %+v", l.Routes[0].Route, l.Routes[0].Broker, l.Routes[1].Route, l.Routes[1].Broker)
 	if text := fmt.Sprint(l.Routes[0].Rates, l.Routes[1].Rates, l.Relay.Rates); text != "[{a 2} {# 1}] [{b 3}] [{b 3}]" {
 		t.Errorf("rates are %s", text)
 	}
+	const noTLS = "{CA: Cert: Key: KeyPassword: ServerName:}"
 	const want = "{Name:audit Topics:[audit.# log.*] Tenants:[a,b] Headers:map[class:x]} " +
-		"{URL:nats://h:4222 Exchange:e Stream:audits SubjectPrefix:outbox. CheckOnly:false Accept:true}\n" +
-		"{Name:all Topics:[#] Tenants:[ c] Headers:map[]} {URL:stdout: Exchange:e Stream:s SubjectPrefix:outbox. CheckOnly:false Accept:true}"
+		"{URL:nats://h:4222 Exchange:e Stream:audits SubjectPrefix:outbox. CheckOnly:false Accept:true TLS:" + noTLS + "}\n" +
+		"{Name:all Topics:[#] Tenants:[ c] Headers:map[]} {URL:stdout: Exchange:e Stream:s SubjectPrefix:outbox. CheckOnly:false Accept:true TLS:" + noTLS + "}"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -435,7 +447,7 @@ func TestRouteProblemsNameTheirLines(t *testing.T) {
 		`routes.audit.stream (outbox.yaml:7): is there twice: remove one of them`,
 		`routes.audit.headers (outbox.yaml:8): must have the names of headers below it, each with its value`,
 		`routes.audit (outbox.yaml:12): is there twice: remove one of them`,
-		`routes.list (outbox.yaml:13): must have keys below it: topics, tenants, headers, broker_url, exchange, stream, subject_prefix, unroutable, rates`,
+		`routes.list (outbox.yaml:13): must have keys below it: topics, tenants, headers, broker_url, exchange, stream, subject_prefix, unroutable, tls_ca, tls_cert, tls_key, tls_key_password, tls_server_name, rates`,
 		`routes.a b.topics "a..b" (outbox.yaml:3): "a..b" has an empty word: dots separate words and stand neither first, last nor twice`,
 		`routes.audit.stream "a,b" (outbox.yaml:6): must be a single value`,
 		`routes.audit.unroutable "drop" (outbox.yaml:10): must be refuse or accept`,

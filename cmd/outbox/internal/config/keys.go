@@ -21,6 +21,8 @@ const (
 	typePatterns = "patterns"
 	typeList     = "list"
 	typeChoice   = "word"
+	typeFile     = "file"
+	typeSecret   = "secret"
 )
 
 // Key is one thing that can be configured.
@@ -85,6 +87,16 @@ var Keys = []*Key{
 		set: choice("declare", "check", func(c *Config) *bool { return &c.Broker.CheckOnly })},
 	{Name: "broker.unroutable", Type: typeChoice, Usage: "refuse tries a message again that no queue is bound for, accept has the broker drop it (RabbitMQ)",
 		Default: "refuse", set: unroutable},
+	{Name: "broker.tls.ca", Type: typeFile, Usage: "certificates (PEM) of the authorities that the broker's certificate is checked by; else the system's",
+		set: text(func(c *Config) *string { return &c.Broker.TLS.CA })},
+	{Name: "broker.tls.cert", Type: typeFile, Usage: "client certificate (PEM), with its intermediate ones, for a broker that wants one",
+		set: text(func(c *Config) *string { return &c.Broker.TLS.Cert })},
+	{Name: "broker.tls.key", Type: typeFile, Usage: "private key (PEM) of broker.tls.cert",
+		set: text(func(c *Config) *string { return &c.Broker.TLS.Key })},
+	{Name: "broker.tls.key_password", Type: typeSecret, Usage: "password of the private key, if that is encrypted; others can see flags, so give it by the variable",
+		set: text(func(c *Config) *string { return &c.Broker.TLS.KeyPassword })},
+	{Name: "broker.tls.server_name", Type: typeName, Usage: "name that the broker's certificate must have; else the host of the URL",
+		set: text(func(c *Config) *string { return &c.Broker.TLS.ServerName })},
 
 	{Name: "relay.name", Type: typeName, Usage: "name of this relay in the database, for people; else host and process id",
 		set: text(func(c *Config) *string { return &c.Relay.Name })},

@@ -47,8 +47,11 @@ func (e *Error) Error() string {
 // display returns values as they may be shown.
 func display(k *Key, values []string) string {
 	text := strings.Join(values, ",")
-	if k.Type == typeURL {
+	switch k.Type {
+	case typeURL:
 		return Redact(text)
+	case typeSecret:
+		return hidden
 	}
 	return text
 }

@@ -22,11 +22,13 @@ type Route struct {
 	settings map[string]setting
 }
 
-// routeKeys are the keys of a route, each with where its value goes.
-var routeKeys = []struct {
+// routeKey is a key of a route, with where its value goes.
+type routeKey struct {
 	name string
 	set  func(r *Route, values []string) error
-}{
+}
+
+var routeKeys = []routeKey{
 	{"topics", routeTopics},
 	{"tenants", func(r *Route, values []string) error { r.Tenants = values; return nil }},
 	{"headers", nil}, // a mapping
@@ -40,12 +42,26 @@ var routeKeys = []struct {
 		r.Broker.Accept = c.Broker.Accept
 		return err
 	}},
+	{"tls_ca", routeTLS(func(t *TLS) *string { return &t.CA })},
+	{"tls_cert", routeTLS(func(t *TLS) *string { return &t.Cert })},
+	{"tls_key", routeTLS(func(t *TLS) *string { return &t.Key })},
+	{tlsKeyPassword, routeTLS(func(t *TLS) *string { return &t.KeyPassword })},
+	{"tls_server_name", routeTLS(func(t *TLS) *string { return &t.ServerName })},
 	{"rates", func(r *Route, values []string) error {
 		c := Config{}
 		err := rates(&c, values)
 		r.Rates = c.Relay.Rates
 		return err
 	}},
+}
+
+const tlsKeyPassword = "tls_key_password"
+
+func routeTLS(field func(*TLS) *string) func(*Route, []string) error {
+	return func(r *Route, values []string) error {
+		*field(&r.Broker.TLS) = values[0]
+		return nil
+	}
 }
 
 // routeLists are the keys of a route that take several values.
@@ -62,8 +78,11 @@ func (r *Route) Fault(l *Loaded, key, reason string) {
 	p := Problem{Key: r.key(key), Reason: reason}
 	if set, ok := r.settings[key]; ok {
 		p.Value, p.Origin = strings.Join(set.values, ","), set.origin
-		if key == "broker_url" {
+		switch key {
+		case "broker_url":
 			p.Value = Redact(p.Value)
+		case tlsKeyPassword:
+			p.Value = hidden
 		}
 	}
 	l.Add(p)
@@ -71,6 +90,12 @@ func (r *Route) Fault(l *Loaded, key, reason string) {
 
 // IsSet reports whether the file says something of the key.
 func (r *Route) IsSet(key string) bool { return r.settings[key].origin != "" }
+
+// OwnTLS reports whether the file says something of the route's TLS, which then
+// takes nothing from broker.tls.
+func (r *Route) OwnTLS() bool {
+	return slices.ContainsFunc(routeKeys, func(k routeKey) bool { return strings.HasPrefix(k.name, "tls_") && r.IsSet(k.name) })
+}
 
 func (r *Route) key(key string) string { return routesKey + "." + r.Name + "." + key }
 
@@ -179,10 +204,14 @@ func (f *file) routeHeaders(r *Route, n *yaml.Node) {
 }
 
 // setRoutes makes the routes: what a route does not say of its broker or its rates,
-// broker.* and relay.rates do.
+// broker.* and relay.rates do. Its TLS is all its own or all that of broker.tls: a
+// client certificate belongs to one broker, with the authority that has signed it.
 func (l *Loaded) setRoutes() {
 	for _, r := range l.routes {
 		r.Broker, r.Rates = l.Broker, l.Relay.Rates
+		if r.OwnTLS() {
+			r.Broker.TLS = TLS{}
+		}
 		for _, k := range routeKeys {
 			set, ok := r.settings[k.name]
 			if !ok || k.set == nil {

@@ -1,10 +1,13 @@
 package wire
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/natsjs"
@@ -17,13 +20,17 @@ import (
 // that c names, which [CheckBroker] has found to be right. It connects in the
 // background, again and again. What goes to standard output goes to output.
 func OpenPublisher(c config.Broker, output io.Writer, logger *slog.Logger) (outbox.Publisher, error) {
+	secure, err := brokerTLS(c.TLS)
+	if err != nil {
+		return nil, err
+	}
 	switch BrokerKind(c.URL) {
 	case RabbitMQ:
 		return rabbitmq.NewPublisher(c.URL, &rabbitmq.PublisherConfig{
-			Connection: rabbitmq.Connection{Logger: logger}, Exchange: c.Exchange, Topology: rabbitTopology(c), Unroutable: rabbitUnroutable(c),
+			Connection: rabbitmq.Connection{TLS: secure, Logger: logger}, Exchange: c.Exchange, Topology: rabbitTopology(c), Unroutable: rabbitUnroutable(c),
 		})
 	case JetStream:
-		b, err := natsjs.New(c.URL, jetStreamConfig(c))
+		b, err := natsjs.New(c.URL, jetStreamConfig(c, secure))
 		if err != nil {
 			return nil, err
 		}
@@ -36,13 +43,17 @@ func OpenPublisher(c config.Broker, output io.Writer, logger *slog.Logger) (outb
 
 // OpenSubscriber returns a subscriber to the broker that c names.
 func OpenSubscriber(c config.Broker, logger *slog.Logger) (outbox.Subscriber, error) {
+	secure, err := brokerTLS(c.TLS)
+	if err != nil {
+		return nil, err
+	}
 	switch BrokerKind(c.URL) {
 	case RabbitMQ:
 		return rabbitmq.NewSubscriber(c.URL, &rabbitmq.SubscriberConfig{
-			Connection: rabbitmq.Connection{Logger: logger}, Exchange: c.Exchange, Topology: rabbitTopology(c),
+			Connection: rabbitmq.Connection{TLS: secure, Logger: logger}, Exchange: c.Exchange, Topology: rabbitTopology(c),
 		})
 	case JetStream:
-		b, err := natsjs.New(c.URL, jetStreamConfig(c))
+		b, err := natsjs.New(c.URL, jetStreamConfig(c, secure))
 		if err != nil {
 			return nil, err
 		}
@@ -63,12 +74,16 @@ func rabbitFault(url, exchange string) error {
 	return err
 }
 
-func jetStreamConfig(c config.Broker) *natsjs.Config {
+func jetStreamConfig(c config.Broker, secure *tls.Config) *natsjs.Config {
 	topology := natsjs.Declare
 	if c.CheckOnly {
 		topology = natsjs.CheckOnly
 	}
-	return &natsjs.Config{Stream: c.Stream, SubjectPrefix: c.SubjectPrefix, Topology: topology}
+	var options []nats.Option
+	if secure != nil {
+		options = append(options, nats.Secure(secure))
+	}
+	return &natsjs.Config{Stream: c.Stream, SubjectPrefix: c.SubjectPrefix, Topology: topology, Options: options}
 }
 
 func rabbitUnroutable(c config.Broker) rabbitmq.Unroutable {

@@ -39,6 +39,9 @@ type Store interface {
 	// for the way of all if there is none.
 	Emit(ctx context.Context, routes []string, events ...outbox.Event) error
 
+	// Insert writes messages in a transaction of its own: all or none.
+	Insert(ctx context.Context, msgs []outbox.Message) error
+
 	// PurgeInbox deletes up to limit rows of the inbox that are older than age.
 	PurgeInbox(ctx context.Context, age time.Duration, limit int) (int, error)
 
@@ -173,6 +176,11 @@ func (s *PostgresStore) Emit(ctx context.Context, routes []string, events ...out
 	return ob.InTx(ctx, func(tx pgx.Tx) error { return ob.Emit(ctx, tx, events...) })
 }
 
+// Insert writes messages in a transaction of its own; see [Store].
+func (s *PostgresStore) Insert(ctx context.Context, msgs []outbox.Message) error {
+	return s.InTx(ctx, func(tx pgx.Tx) error { return s.Store.Insert(ctx, tx, msgs) })
+}
+
 // Close releases the store and its connections.
 func (s *PostgresStore) Close() error {
 	return errors.Join(s.Store.Close(), s.users.leave())
@@ -213,6 +221,11 @@ func (s *SQLiteStore) View(route string) relay.Store {
 func (s *SQLiteStore) Emit(ctx context.Context, routes []string, events ...outbox.Event) error {
 	ob := outbox.New(s.Store, outbox.WithRoutes(func(*outbox.Message) []string { return routes }))
 	return ob.InTx(ctx, func(tx *sql.Tx) error { return ob.Emit(ctx, tx, events...) })
+}
+
+// Insert writes messages in a transaction of its own; see [Store].
+func (s *SQLiteStore) Insert(ctx context.Context, msgs []outbox.Message) error {
+	return s.InTx(ctx, func(tx *sql.Tx) error { return s.Store.Insert(ctx, tx, msgs) })
 }
 
 // Close closes the database.

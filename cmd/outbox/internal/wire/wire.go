@@ -83,6 +83,7 @@ func CheckBroker(l *config.Loaded) {
 	if l.Broker.URL != "" {
 		brokerFaults(l.Broker, func(key string, err error) { fault(l, "broker."+key, err) })
 	}
+	checkTLS(l)
 }
 
 // CheckRoutes reports what is wrong with the brokers of the routes. Each has that
@@ -92,6 +93,7 @@ func CheckRoutes(l *config.Loaded) {
 	for _, r := range l.Routes {
 		own := r.IsSet("broker_url") || r.IsSet("exchange") || r.IsSet("stream") || r.IsSet("subject_prefix")
 		common = common || !r.IsSet("broker_url")
+		checkRouteTLS(l, &r)
 		if !own || r.Broker.URL == "" {
 			continue
 		}
@@ -106,6 +108,8 @@ func CheckRoutes(l *config.Loaded) {
 	}
 	if common {
 		CheckBroker(l)
+	} else {
+		checkTLS(l)
 	}
 }
 
