@@ -1,0 +1,317 @@
+package stomp
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+)
+
+const (
+	// bufferSize is how much is read from, and written to, a socket at once.
+	bufferSize = 64 << 10
+	// maxCommand is longer than any command.
+	maxCommand = 32
+)
+
+// Limits bound what a peer may send. Memory is taken as bytes come, never because
+// they were announced. Zero fields mean the defaults.
+type Limits struct {
+	// HeaderLine is the length of a header as it is sent, in bytes. Defaults to
+	// 256 KiB.
+	HeaderLine int
+	// Headers is the number of headers of a frame. Defaults to 1,000.
+	Headers int
+	// HeaderBytes is the length of all headers of a frame together. Defaults to
+	// 1 MiB.
+	HeaderBytes int
+	// Body is the length of a frame's body in bytes. Defaults to 128 MiB, the
+	// greatest message that RabbitMQ takes unless told otherwise.
+	Body int
+}
+
+func (l Limits) withDefaults() Limits {
+	for _, f := range []struct {
+		field    *int
+		fallback int
+	}{
+		{&l.HeaderLine, 256 << 10}, {&l.Headers, 1000}, {&l.HeaderBytes, 1 << 20}, {&l.Body, 128 << 20},
+	} {
+		if *f.field == 0 {
+			*f.field = f.fallback
+		}
+	}
+	return l
+}
+
+// Decoder reads frames. Use it from one goroutine at a time.
+type Decoder struct {
+	r      *bufio.Reader
+	limits Limits
+	long   []byte // a line that is longer than the buffer of r
+	text   []byte // the names and values of a frame, without escapes
+	ends   []int  // where each of these ends in text
+}
+
+// NewDecoder returns a decoder of what r reads.
+func NewDecoder(r io.Reader, limits Limits) *Decoder {
+	return &Decoder{r: bufio.NewReaderSize(r, bufferSize), limits: limits.withDefaults()}
+}
+
+// Decode returns the next frame, which is the caller's own; heart-beats are passed
+// over. It returns io.EOF at the end between two frames, a [*ProtocolError] or
+// [*LimitError] for what no frame may have, and nothing more after an error.
+func (d *Decoder) Decode() (*Frame, error) {
+	command, err := d.command()
+	if err != nil {
+		return nil, err
+	}
+	f := &Frame{Command: command}
+	length, err := d.headers(f)
+	if err != nil {
+		return nil, unexpectedEnd(err)
+	}
+	if f.Body, err = d.body(command, length); err != nil {
+		return nil, unexpectedEnd(err)
+	}
+	return f, nil
+}
+
+// unexpectedEnd makes an end in the middle of a frame known as that.
+func unexpectedEnd(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// command reads the first line of a frame, and the ends of lines before it.
+func (d *Decoder) command() (string, error) {
+	var c byte
+	var err error
+	for c = '\n'; c == '\n'; {
+		if c, err = d.r.ReadByte(); err != nil {
+			return "", err
+		}
+		if c == '\r' {
+			if c, err = d.r.ReadByte(); err != nil {
+				return "", unexpectedEnd(err)
+			}
+			if c != '\n' {
+				return "", protocolError("a carriage return stands alone between two frames")
+			}
+		}
+	}
+	_ = d.r.UnreadByte() // a byte was read
+	line, err := d.line("command", maxCommand)
+	if err != nil {
+		return "", unexpectedEnd(err)
+	}
+	if command := commandOf(line); command != "" {
+		return command, nil
+	}
+	return "", protocolError("%q is no command", excerpt(line))
+}
+
+// headers reads the headers of f, and returns the length of the body, or -1 where
+// the frame does not say it.
+func (d *Decoder) headers(f *Frame) (length int64, err error) {
+	d.text, d.ends = d.text[:0], d.ends[:0]
+	length = -1
+	total := 0
+	for count := 1; ; count++ {
+		line, err := d.line("header line", d.limits.HeaderLine)
+		if err != nil {
+			return 0, err
+		}
+		if len(line) == 0 {
+			break
+		}
+		if count > d.limits.Headers {
+			return 0, &LimitError{What: "number of headers", Limit: d.limits.Headers}
+		}
+		if total += len(line); total > d.limits.HeaderBytes {
+			return 0, &LimitError{What: "length of all headers", Limit: d.limits.HeaderBytes}
+		}
+		if length, err = d.header(f.Command, line, length); err != nil {
+			return 0, err
+		}
+	}
+	f.Headers = d.collect()
+	return length, nil
+}
+
+// header takes a header line. It returns the length of the body, if this is the
+// first header that says it, else length.
+func (d *Decoder) header(command string, line []byte, length int64) (int64, error) {
+	colon := bytes.IndexByte(line, ':')
+	switch {
+	case colon < 0:
+		return 0, protocolError("a header of %s has no colon: %q", command, excerpt(line))
+	case colon == 0:
+		return 0, protocolError("a header of %s has no name", command)
+	}
+	start := len(d.text)
+	for _, part := range [2][]byte{line[:colon], line[colon+1:]} {
+		if escapes(command) {
+			var ok bool
+			if d.text, ok = appendUnescaped(d.text, part); !ok {
+				return 0, protocolError("header %q of %s has an undefined escape", excerpt(line[:colon]), command)
+			}
+		} else {
+			d.text = append(d.text, part...)
+		}
+		d.ends = append(d.ends, len(d.text))
+	}
+	n := len(d.ends)
+	name, value := d.text[start:d.ends[n-2]], d.text[d.ends[n-2]:]
+	if string(name) != contentLength {
+		return length, nil
+	}
+	if length < 0 {
+		var ok bool
+		if length, ok = parseLength(value); !ok {
+			return 0, protocolError("the content-length of %s is no number: %q", command, excerpt(value))
+		}
+	}
+	d.text, d.ends = d.text[:start], d.ends[:n-2]
+	return length, nil
+}
+
+// parseLength returns the number that digits are; one that is too great for an
+// int64 is the greatest.
+func parseLength(digits []byte) (int64, bool) {
+	var n int64
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		if n > (math.MaxInt64-9)/10 {
+			n = math.MaxInt64
+			continue
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, len(digits) > 0
+}
+
+// collect makes headers of what was read: one string for all of them.
+func (d *Decoder) collect() []Header {
+	if len(d.ends) == 0 {
+		return nil
+	}
+	text := string(d.text)
+	headers := make([]Header, len(d.ends)/2)
+	start := 0
+	for i := range headers {
+		middle, end := d.ends[2*i], d.ends[2*i+1]
+		headers[i] = Header{Name: text[start:middle], Value: text[middle:end]}
+		start = end
+	}
+	return headers
+}
+
+// line reads a line and returns it without its end. It is valid until the next read.
+func (d *Decoder) line(what string, limit int) ([]byte, error) {
+	d.long = d.long[:0]
+	for {
+		part, err := d.r.ReadSlice('\n')
+		// The end of the line does not count; a carriage return may.
+		if len(d.long)+len(part) > limit+len("\r\n") {
+			return nil, &LimitError{What: "length of a " + what, Limit: limit}
+		}
+		if err == nil && len(d.long) == 0 {
+			return d.trim(what, limit, part)
+		}
+		d.long = append(d.long, part...)
+		if err == nil {
+			return d.trim(what, limit, d.long)
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return nil, err
+		}
+	}
+}
+
+func (d *Decoder) trim(what string, limit int, line []byte) ([]byte, error) {
+	line = bytes.TrimSuffix(line[:len(line)-1], []byte("\r"))
+	if len(line) > limit {
+		return nil, &LimitError{What: "length of a " + what, Limit: limit}
+	}
+	if bytes.IndexByte(line, '\r') >= 0 {
+		return nil, protocolError("a carriage return stands in the middle of a %s", what)
+	}
+	return line, nil
+}
+
+// body reads the body and the NUL behind it.
+func (d *Decoder) body(command string, length int64) ([]byte, error) {
+	if length < 0 {
+		return d.bodyToNUL(command)
+	}
+	if length > int64(d.limits.Body) {
+		return nil, &LimitError{What: "body of " + command, Value: length, Limit: d.limits.Body}
+	}
+	body, err := d.bodyOf(int(length))
+	if err != nil {
+		return nil, err
+	}
+	end, err := d.r.ReadByte()
+	if err != nil {
+		return nil, err
+	}
+	if end != 0 {
+		return nil, protocolError("no NUL follows the %d bytes of the body of %s", length, command)
+	}
+	return body, nil
+}
+
+// bodyOf reads a body of that length, and takes memory for at most twice what has
+// come.
+func (d *Decoder) bodyOf(length int) ([]byte, error) {
+	if length == 0 {
+		return nil, nil
+	}
+	body := make([]byte, 0, min(length, bufferSize))
+	for len(body) < length {
+		if len(body) == cap(body) {
+			body = slices.Grow(body, min(length-len(body), len(body)))
+		}
+		n, err := io.ReadFull(d.r, body[len(body):min(length, cap(body))])
+		body = body[:len(body)+n]
+		if err != nil {
+			return nil, err
+		}
+	}
+	return body, nil
+}
+
+// bodyToNUL reads a body of unknown length.
+func (d *Decoder) bodyToNUL(command string) ([]byte, error) {
+	var body []byte
+	for {
+		part, err := d.r.ReadSlice(0)
+		if err == nil {
+			part = part[:len(part)-1]
+		}
+		if len(body)+len(part) > d.limits.Body {
+			return nil, &LimitError{What: "body of " + command, Limit: d.limits.Body}
+		}
+		body = append(body, part...)
+		if err == nil || !errors.Is(err, bufio.ErrBufferFull) {
+			return body, err
+		}
+	}
+}
+
+// excerpt returns the beginning of what a peer sent, for an error.
+func excerpt(b []byte) string {
+	const limit = 40
+	if len(b) > limit {
+		return fmt.Sprintf("%s...", b[:limit])
+	}
+	return string(b)
+}
