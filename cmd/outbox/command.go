@@ -54,7 +54,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
-		a.demo(), a.migrate(), a.relay(), a.emit(), a.messages(), a.dead(), a.stats(), a.pause(), a.resume(), a.purge(), a.version(),
+		a.demo(), a.migrate(), a.relay(), a.emit(), a.send(), a.messages(), a.dead(), a.stats(), a.pause(), a.resume(), a.purge(), a.version(),
 	)
 	return root
 }
