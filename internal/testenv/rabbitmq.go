@@ -15,6 +15,9 @@ import (
 type RabbitMQOptions struct {
 	// Config is added to rabbitmq.conf, in its own syntax.
 	Config string
+
+	// TLS, unless nil, has the server take connections with TLS, too, by AMQP and by STOMP, on ports of their own.
+	TLS *TLSOptions
 }
 
 // RabbitMQServer is a RabbitMQ server for one test or, shared, for all tests of the process. Its methods belong to
@@ -44,7 +47,7 @@ func StartRabbitMQ(tb testing.TB, opts *RabbitMQOptions) *RabbitMQServer {
 	if opts == nil {
 		opts = &RabbitMQOptions{}
 	}
-	r, err := newRabbitMQ(opts.Config)
+	r, err := newRabbitMQ(opts)
 	must(tb, err)
 	tb.Cleanup(func() {
 		if err := r.close(); err != nil {
@@ -58,7 +61,7 @@ func openSharedRabbitMQ() (*rabbitmq, error) {
 	if rawURL := os.Getenv("OUTBOX_TEST_RABBITMQ_URL"); rawURL != "" {
 		return &rabbitmq{url: rawURL, stompAddr: os.Getenv("OUTBOX_TEST_STOMP_ADDR"), shared: true}, nil
 	}
-	r, err := newRabbitMQ("")
+	r, err := newRabbitMQ(&RabbitMQOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ type rabbitmq struct {
 	// The ports for clients by two protocols, for the node's distribution protocol, and for epmd, by which nodes find
 	// one another.
 	amqp, stomp, dist, names *port
+	tls                      *encryption // nil for none
 }
 
 const rabbitmqConfig = `
@@ -39,7 +40,7 @@ log.console.level = warning
 log.file = false
 `
 
-func newRabbitMQ(config string) (*rabbitmq, error) {
+func newRabbitMQ(opts *RabbitMQOptions) (*rabbitmq, error) {
 	// Debian's program in /usr/sbin runs as two users only, and in a folder of its own.
 	program, err := findProgram("rabbitmq-server", "/usr/lib/rabbitmq/bin")
 	if err != nil {
@@ -53,7 +54,13 @@ func newRabbitMQ(config string) (*rabbitmq, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rabbitmq{s: s, program: program, epmd: epmd, config: rabbitmqConfig + config}
+	r := &rabbitmq{s: s, program: program, epmd: epmd, config: rabbitmqConfig + opts.Config}
+	if opts.TLS != nil {
+		r.tls = &encryption{TLSOptions: opts.TLS}
+		if err := r.tls.write(s); err != nil {
+			return nil, err
+		}
+	}
 	files := map[string]string{
 		"enabled_plugins": "[rabbitmq_stomp].\n",
 		"control.erl":     controlScript,
@@ -71,14 +78,18 @@ func (r *rabbitmq) startFirst() error {
 	const tries = 3
 	var err error
 	for range tries {
-		for _, p := range []**port{&r.amqp, &r.stomp, &r.dist, &r.names} {
+		for _, p := range r.ports() {
 			if *p, err = takePort(); err != nil {
 				return err
 			}
 		}
 		r.url = "amqp://guest:guest@" + r.amqp.addr() + "/"
 		r.stompAddr = r.stomp.addr()
-		if err := r.s.write("rabbitmq.conf", r.config+"stomp.listeners.tcp.1 = "+r.stompAddr+"\n"); err != nil {
+		config := r.config + "stomp.listeners.tcp.1 = " + r.stompAddr + "\n"
+		if r.tls != nil {
+			config += r.tls.config(r.s.dir)
+		}
+		if err := r.s.write("rabbitmq.conf", config); err != nil {
 			return err
 		}
 		err = r.start()
@@ -214,8 +225,16 @@ func (r *rabbitmq) close() error {
 	return r.s.remove()
 }
 
+func (r *rabbitmq) ports() []**port {
+	list := []**port{&r.amqp, &r.stomp, &r.dist, &r.names}
+	if r.tls != nil {
+		list = append(list, &r.tls.amqp, &r.tls.stomp)
+	}
+	return list
+}
+
 func (r *rabbitmq) releasePorts() {
-	for _, p := range []*port{r.amqp, r.stomp, r.dist, r.names} {
-		p.release()
+	for _, p := range r.ports() {
+		(*p).release()
 	}
 }
