@@ -38,9 +38,9 @@ type Conn struct {
 	w    *bufio.Writer
 	head []byte // of the frame that is being written
 
-	sent     atomic.Bool // something was, since the last look
-	hurried  atomic.Bool // a write has failed; Read is to end soon
-	parted   atomic.Bool // the server has confirmed DISCONNECT
+	sent     atomic.Bool               // something was, since the last look
+	end      atomic.Pointer[time.Time] // after a failed write: when Read is to end
+	parted   atomic.Bool               // the server has confirmed DISCONNECT
 	stop     sync.Once
 	done     chan struct{} // closed when nothing more can be read
 	routines sync.WaitGroup
@@ -132,10 +132,11 @@ func (c *Conn) failWrite(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = fmt.Errorf("the server takes no bytes for %v: %w", c.writeTimeout, err)
 	}
-	err = c.fail(err)
-	c.hurried.Store(true)
-	_ = c.raw.SetReadDeadline(time.Now().Add(grace))
-	return err
+	end := time.Now().Add(grace)
+	if c.end.CompareAndSwap(nil, &end) {
+		_ = c.raw.SetReadDeadline(end)
+	}
+	return c.fail(err)
 }
 
 // Read returns the next MESSAGE or RECEIPT; the frame is the caller's own. Any other
@@ -186,10 +187,12 @@ func ended(err error) error {
 	return err
 }
 
-// Disconnect ends the connection in order: the server has taken all that was
-// written before, and confirmed that. It closes the connection in any case, at the
-// end of ctx at the latest, and returns nil if the server has confirmed. Somebody
-// must go on reading until Read returns an error, which is [ErrClosed] then.
+// Disconnect ends the connection in order: it sends what is in the buffer and
+// DISCONNECT, and waits until the server has confirmed that. Other receipts should
+// be waited for before; a server need not send them any more. It closes the
+// connection in any case, at the end of ctx at the latest, and returns nil if the
+// server has confirmed. Somebody must go on reading until Read returns an error,
+// which is [ErrClosed] then.
 func (c *Conn) Disconnect(ctx context.Context) error {
 	defer func() { _ = c.Close() }()
 	stop := context.AfterFunc(ctx, c.abort)
@@ -231,9 +234,9 @@ func (r timedReader) Read(b []byte) (int, error) {
 	if c.silence > 0 {
 		_ = c.conn.SetReadDeadline(time.Now().Add(c.silence))
 	}
-	// After the deadline is set: a write that fails now sets an earlier one.
-	if c.hurried.Load() {
-		_ = c.conn.SetReadDeadline(time.Now().Add(grace))
+	// Looked at now, it cannot be missed: a write that fails later sets its deadline later.
+	if end := c.end.Load(); end != nil {
+		_ = c.conn.SetReadDeadline(*end)
 	}
 	n, err := c.conn.Read(b)
 	if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -33,15 +33,36 @@ type Limits struct {
 	Body int
 }
 
+// fields lists the limits with their names and defaults.
+func (l *Limits) fields() [4]limit {
+	return [...]limit{
+		{"HeaderLine", &l.HeaderLine, 256 << 10},
+		{"Headers", &l.Headers, 1000},
+		{"HeaderBytes", &l.HeaderBytes, 1 << 20},
+		{"Body", &l.Body, 128 << 20},
+	}
+}
+
+type limit struct {
+	name     string
+	value    *int
+	fallback int
+}
+
+func (l Limits) validate() error {
+	var errs []error
+	for _, f := range l.fields() {
+		if *f.value < 0 {
+			errs = append(errs, fmt.Errorf("Limits.%s is %d: want 0 or more", f.name, *f.value))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func (l Limits) withDefaults() Limits {
-	for _, f := range []struct {
-		field    *int
-		fallback int
-	}{
-		{&l.HeaderLine, 256 << 10}, {&l.Headers, 1000}, {&l.HeaderBytes, 1 << 20}, {&l.Body, 128 << 20},
-	} {
-		if *f.field == 0 {
-			*f.field = f.fallback
+	for _, f := range l.fields() {
+		if *f.value == 0 {
+			*f.value = f.fallback
 		}
 	}
 	return l
@@ -54,6 +75,7 @@ type Decoder struct {
 	long   []byte // a line that is longer than the buffer of r
 	text   []byte // the names and values of a frame, without escapes
 	ends   []int  // where each of these ends in text
+	begun  bool   // a frame was read
 }
 
 // NewDecoder returns a decoder of what r reads.
@@ -111,9 +133,13 @@ func (d *Decoder) command() (string, error) {
 		return "", unexpectedEnd(err)
 	}
 	if command := commandOf(line); command != "" {
+		d.begun = true
 		return command, nil
 	}
-	return "", protocolError("%q is no command", excerpt(line))
+	if d.begun { // what comes now may be of a message, and nobody's business
+		return "", protocolError("no command begins the frame")
+	}
+	return "", protocolError("the peer begins by %q: it seems not to speak STOMP", excerpt(line))
 }
 
 // headers reads the headers of f, and returns the length of the body, or -1 where
@@ -128,57 +154,56 @@ func (d *Decoder) headers(f *Frame) (length int64, err error) {
 			return 0, err
 		}
 		if len(line) == 0 {
-			break
+			f.Headers = d.collect()
+			return length, nil
 		}
 		if count > d.limits.Headers {
-			return 0, &LimitError{What: "number of headers", Limit: d.limits.Headers}
+			return 0, &LimitError{What: "the number of headers", Limit: d.limits.Headers}
 		}
 		if total += len(line); total > d.limits.HeaderBytes {
-			return 0, &LimitError{What: "length of all headers", Limit: d.limits.HeaderBytes}
+			return 0, &LimitError{What: "the length of all headers", Limit: d.limits.HeaderBytes}
 		}
-		if length, err = d.header(f.Command, line, length); err != nil {
+		start := len(d.text)
+		name, value, err := d.header(f.Command, line, count)
+		if err != nil {
 			return 0, err
 		}
-	}
-	f.Headers = d.collect()
-	return length, nil
-}
-
-// header takes a header line. It returns the length of the body, if this is the
-// first header that says it, else length.
-func (d *Decoder) header(command string, line []byte, length int64) (int64, error) {
-	colon := bytes.IndexByte(line, ':')
-	switch {
-	case colon < 0:
-		return 0, protocolError("a header of %s has no colon: %q", command, excerpt(line))
-	case colon == 0:
-		return 0, protocolError("a header of %s has no name", command)
-	}
-	start := len(d.text)
-	for _, part := range [2][]byte{line[:colon], line[colon+1:]} {
-		if escapes(command) {
-			var ok bool
-			if d.text, ok = appendUnescaped(d.text, part); !ok {
-				return 0, protocolError("header %q of %s has an undefined escape", excerpt(line[:colon]), command)
-			}
-		} else {
-			d.text = append(d.text, part...)
+		if string(name) != contentLength {
+			d.ends = append(d.ends, start+len(name), len(d.text))
+			continue
 		}
-		d.ends = append(d.ends, len(d.text))
-	}
-	n := len(d.ends)
-	name, value := d.text[start:d.ends[n-2]], d.text[d.ends[n-2]:]
-	if string(name) != contentLength {
-		return length, nil
-	}
-	if length < 0 {
+		d.text = d.text[:start]
+		if length >= 0 {
+			continue // the first counts
+		}
 		var ok bool
 		if length, ok = parseLength(value); !ok {
-			return 0, protocolError("the content-length of %s is no number: %q", command, excerpt(value))
+			return 0, protocolError("the content-length of %s is no number: %q", f.Command, excerpt(value))
 		}
 	}
-	d.text, d.ends = d.text[:start], d.ends[:n-2]
-	return length, nil
+}
+
+// header adds the name and the value that line is to text, and returns them.
+func (d *Decoder) header(command string, line []byte, number int) (name, value []byte, err error) {
+	colon := bytes.IndexByte(line, ':')
+	if colon <= 0 {
+		return nil, nil, protocolError("header %d of %s has no name, or no colon behind it", number, command)
+	}
+	name, value = line[:colon], line[colon+1:]
+	start := len(d.text)
+	if !escapes(command) {
+		d.text = append(append(d.text, name...), value...)
+		return d.text[start : start+colon], d.text[start+colon:], nil
+	}
+	var ok bool
+	if d.text, ok = appendUnescaped(d.text, name); !ok {
+		return nil, nil, protocolError("the name of header %d of %s has an undefined escape", number, command)
+	}
+	middle := len(d.text)
+	if d.text, ok = appendUnescaped(d.text, value); !ok {
+		return nil, nil, protocolError("header %q of %s has an undefined escape", excerpt(name), command)
+	}
+	return d.text[start:middle], d.text[middle:], nil
 }
 
 // parseLength returns the number that digits are; one that is too great for an
@@ -221,7 +246,7 @@ func (d *Decoder) line(what string, limit int) ([]byte, error) {
 		part, err := d.r.ReadSlice('\n')
 		// The end of the line does not count; a carriage return may.
 		if len(d.long)+len(part) > limit+len("\r\n") {
-			return nil, &LimitError{What: "length of a " + what, Limit: limit}
+			return nil, &LimitError{What: "the length of a " + what, Limit: limit}
 		}
 		if err == nil && len(d.long) == 0 {
 			return d.trim(what, limit, part)
@@ -239,7 +264,7 @@ func (d *Decoder) line(what string, limit int) ([]byte, error) {
 func (d *Decoder) trim(what string, limit int, line []byte) ([]byte, error) {
 	line = bytes.TrimSuffix(line[:len(line)-1], []byte("\r"))
 	if len(line) > limit {
-		return nil, &LimitError{What: "length of a " + what, Limit: limit}
+		return nil, &LimitError{What: "the length of a " + what, Limit: limit}
 	}
 	if bytes.IndexByte(line, '\r') >= 0 {
 		return nil, protocolError("a carriage return stands in the middle of a %s", what)
@@ -253,7 +278,7 @@ func (d *Decoder) body(command string, length int64) ([]byte, error) {
 		return d.bodyToNUL(command)
 	}
 	if length > int64(d.limits.Body) {
-		return nil, &LimitError{What: "body of " + command, Value: length, Limit: d.limits.Body}
+		return nil, &LimitError{What: "the body of " + command, Value: length, Limit: d.limits.Body}
 	}
 	body, err := d.bodyOf(int(length))
 	if err != nil {
@@ -298,7 +323,7 @@ func (d *Decoder) bodyToNUL(command string) ([]byte, error) {
 			part = part[:len(part)-1]
 		}
 		if len(body)+len(part) > d.limits.Body {
-			return nil, &LimitError{What: "body of " + command, Limit: d.limits.Body}
+			return nil, &LimitError{What: "the body of " + command, Limit: d.limits.Body}
 		}
 		body = append(body, part...)
 		if err == nil || !errors.Is(err, bufio.ErrBufferFull) {

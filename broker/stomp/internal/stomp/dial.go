@@ -1,6 +1,7 @@
 package stomp
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -39,6 +40,33 @@ type Config struct {
 	Limits Limits
 }
 
+// Validate returns all that is wrong with c, before anything is connected. Dial calls
+// it, too.
+func (c *Config) Validate() error {
+	var errs []error
+	if host, port, err := net.SplitHostPort(c.Addr); err != nil || host == "" || port == "" {
+		errs = append(errs, fmt.Errorf("Addr is %q: want host:port", c.Addr))
+	}
+	for _, f := range []struct{ name, value string }{
+		{"Host", c.Host}, {"Login", c.Login}, {"Passcode", c.Passcode},
+	} {
+		if strings.ContainsAny(f.value, "\r\n") {
+			errs = append(errs, fmt.Errorf("%s has a line end, which CONNECT cannot send", f.name))
+		}
+	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"Send", c.Send}, {"Receive", c.Receive}, {"Timeout", c.Timeout}, {"WriteTimeout", c.WriteTimeout},
+	} {
+		if f.value < 0 {
+			errs = append(errs, fmt.Errorf("%s is %v: want 0 or more", f.name, f.value))
+		}
+	}
+	return errors.Join(append(errs, c.Limits.validate())...)
+}
+
 func (c *Config) withDefaults() *Config {
 	d := *c
 	if d.Host == "" {
@@ -55,8 +83,11 @@ func (c *Config) withDefaults() *Config {
 
 // Dial connects and waits for CONNECTED. The end of ctx breaks that off; later it
 // has no influence. An ERROR frame in the place of CONNECTED is a [*ServerError] with
-// Handshake set.
+// Handshake set. Errors do not name the address, nor the user.
 func Dial(ctx context.Context, config *Config) (*Conn, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
 	config = config.withDefaults()
 	dialing, cancel := context.WithTimeoutCause(ctx, config.Timeout,
 		fmt.Errorf("no STOMP connection within %v: %w", config.Timeout, context.DeadlineExceeded))
@@ -141,7 +172,7 @@ func (c *Conn) accept(answer *Frame, config *Config) error {
 	switch answer.Command {
 	case Connected:
 	case Error:
-		return withoutPasscode(serverError(answer, true), config.Passcode)
+		return serverError(withoutPasscode(answer, config.Passcode), true)
 	default:
 		return protocolError("the server answers CONNECT by %s", answer.Command)
 	}
@@ -160,14 +191,16 @@ func (c *Conn) accept(answer *Frame, config *Config) error {
 	return err
 }
 
-// withoutPasscode removes the passcode from the error of a server that repeats the
-// CONNECT frame in it.
-func withoutPasscode(e *ServerError, passcode string) error {
-	if passcode != "" {
-		replacer := strings.NewReplacer("passcode:"+printable(passcode), "passcode:xxxxx")
-		e.Message, e.Body = replacer.Replace(e.Message), replacer.Replace(e.Body)
+// withoutPasscode removes the passcode from an ERROR frame that repeats the CONNECT
+// frame, as the protocol's own example does.
+func withoutPasscode(f *Frame, passcode string) *Frame {
+	if passcode == "" {
+		return f
 	}
-	return e
+	const name, hidden = "passcode:", "passcode:xxxxx"
+	for i := range f.Headers {
+		f.Headers[i].Value = strings.ReplaceAll(f.Headers[i].Value, name+passcode, hidden)
+	}
+	f.Body = bytes.ReplaceAll(f.Body, []byte(name+passcode), []byte(hidden))
+	return f
 }
-
-var errLost = errors.New("the server has closed the connection")

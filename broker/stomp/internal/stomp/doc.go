@@ -11,8 +11,9 @@
 //		return err
 //	}
 //	defer conn.Close()
-//	err = conn.Write(&stomp.Frame{Command: stomp.Send, Headers: []stomp.Header{{"destination", "/queue/a"}}, Body: body})
-//	if err != nil {
+//	frame := &stomp.Frame{Command: stomp.Send, Body: body}
+//	frame.Add("destination", "/queue/a")
+//	if err := conn.Write(frame); err != nil {
 //		return err
 //	}
 //	return conn.Flush()

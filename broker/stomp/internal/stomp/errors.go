@@ -13,6 +13,8 @@ var (
 	// ErrSilent is wrapped by the error of a connection whose peer has sent neither
 	// a frame nor a heart-beat for too long.
 	ErrSilent = errors.New("the server is silent")
+	// errLost is an end that the server gives no reason for.
+	errLost = errors.New("the server has closed the connection")
 )
 
 // ProtocolError says what a peer has sent that STOMP 1.2 does not allow. The
@@ -60,6 +62,14 @@ func (e *ServerError) Error() string {
 		text += ": " + e.Body
 	}
 	return text
+}
+
+// CredentialsRefused reports whether RabbitMQ has refused the login and passcode, so
+// that connecting again with them cannot help. A virtual host that does not exist, or
+// that the user has no right to, is not counted: RabbitMQ uses the same words for one
+// that has too many connections.
+func (e *ServerError) CredentialsRefused() bool {
+	return e.Handshake && strings.HasPrefix(e.Body, "Access refused for user")
 }
 
 // serverError returns the error that an ERROR frame is.

@@ -1,6 +1,7 @@
 package stomp
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -48,6 +49,11 @@ func (f *Frame) Get(name string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// Add adds a header behind those there are.
+func (f *Frame) Add(name, value string) {
+	f.Headers = append(f.Headers, Header{name, value})
 }
 
 // AppendFrame appends the bytes of f to b. The error says what cannot be sent; it
@@ -137,27 +143,29 @@ func appendEscaped(b []byte, s string, _ bool) ([]byte, bool) {
 // appendUnescaped appends text, from a header line, without its escapes. It reports
 // false for an escape that the protocol does not define.
 func appendUnescaped(b, text []byte) ([]byte, bool) {
-	for i := 0; i < len(text); i++ {
-		c := text[i]
-		if c == '\\' {
-			if i++; i == len(text) {
-				return b, false
-			}
-			switch text[i] {
-			case 'r':
-				c = '\r'
-			case 'n':
-				c = '\n'
-			case 'c':
-				c = ':'
-			case '\\':
-			default:
-				return b, false
-			}
+	for {
+		i := bytes.IndexByte(text, '\\')
+		if i < 0 {
+			return append(b, text...), true
 		}
-		b = append(b, c)
+		if i+1 == len(text) {
+			return b, false
+		}
+		c := text[i+1]
+		switch c {
+		case 'r':
+			c = '\r'
+		case 'n':
+			c = '\n'
+		case 'c':
+			c = ':'
+		case '\\':
+		default:
+			return b, false
+		}
+		b = append(append(b, text[:i]...), c)
+		text = text[i+2:]
 	}
-	return b, true
 }
 
 // commandOf returns the command that line is, without allocating, or "".
