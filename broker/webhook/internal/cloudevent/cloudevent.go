@@ -21,6 +21,8 @@
 //	outboxversion    Version
 //	outboxheaders    what has no place above; see below
 //
+// An event that has no outboxtopic is another system's: see [Event].
+//
 // Any other header whose name can be that of an extension (lower-case letters and
 // digits, at most 20) and is none of the above is the extension of its name.
 //
@@ -87,6 +89,7 @@ const (
 // Names of the message's headers that stand for attributes which are no field of a
 // message.
 const (
+	HeaderID         = HeaderPrefix + AttrID // of an event of another system
 	HeaderSource     = HeaderPrefix + AttrSource
 	HeaderSubject    = HeaderPrefix + AttrSubject
 	HeaderDataSchema = HeaderPrefix + AttrDataSchema
@@ -104,20 +107,37 @@ var attributeOf = map[string]string{
 
 // IsExtension reports whether name is that of an extension which stands for the
 // header of the same name: a legal name that has no other meaning here.
-func IsExtension(name string) bool {
+func IsExtension(name string) bool { return IsName(name) && !hasMeaning(name) }
+
+// hasMeaning reports whether an attribute, or a member, stands for something else
+// than the header of the same name.
+func hasMeaning(name string) bool {
 	switch name {
-	case AttrID, AttrSource, AttrSpecVersion, AttrType, AttrTime, AttrDataContentType, AttrDataSchema, AttrSubject,
-		AttrPartitionKey, AttrCorrelationID, AttrCausationID,
+	case AttrPartitionKey, AttrCorrelationID, AttrCausationID,
 		AttrOutboxTopic, AttrOutboxTenant, AttrOutboxVersion, AttrOutboxHeaders, MemberData:
-		return false
+		return true
 	}
-	return IsName(name)
+	return isCore(name)
+}
+
+// isCore reports whether an attribute is one of the specification itself: a string
+// that is not empty.
+func isCore(name string) bool {
+	switch name {
+	case AttrID, AttrSource, AttrSpecVersion, AttrType, AttrTime, AttrDataContentType, AttrDataSchema, AttrSubject:
+		return true
+	}
+	return false
 }
 
 // IsName reports whether name is a legal name of an attribute: 1 to 20 lower-case
 // letters and digits.
-func IsName(name string) bool {
-	if name == "" || len(name) > MaxName {
+func IsName(name string) bool { return len(name) <= MaxName && isAlphanumeric(name) }
+
+// isAlphanumeric reports whether name has lower-case letters and digits alone, and
+// at least one: what is longer than MaxName others may send all the same.
+func isAlphanumeric(name string) bool {
+	if name == "" {
 		return false
 	}
 	for i := 0; i < len(name); i++ {
