@@ -43,7 +43,9 @@ take the routes that match them, and each route has a relay of its own, with the
     mail: {topics: [mail.#], tenants: [acme], headers: {class: urgent}, rates: ['#=10/s']}
 
 A message that matches several takes each of them, and one that matches none becomes a dead letter.
-relay.rates are for each relay: each route and outbox of each process. A route has those, or its own.`,
+relay.rates are for each relay: each route and outbox of each process. A route has those, or its own. So it is
+with broker.tls, all of it: a route has that, or its own tls_ca, tls_cert, tls_key, tls_key_password and
+tls_server_name.`,
 		Example: `  outbox relay --database-url postgres://app@localhost/shop --broker-url amqp://guest:guest@localhost/
   outbox relay --config /etc/outbox.yaml --relay-listen :9464
   outbox relay --database-url sqlite:shop.db --broker-url stdout: --once --limit 10`,
