@@ -52,6 +52,11 @@ func startWatchdog(dir string) (*os.File, error) {
 		_ = w.Close()
 		return nil, fmt.Errorf("start watchdog: %w", err)
 	}
-	go func() { _ = cmd.Wait() }()
+	go awaitWatchdog(cmd)
 	return w, nil
 }
+
+// Watchdog names the goroutine that remains when all servers have ended, for checks that look for others.
+const Watchdog = "github.com/outbox-go/outbox/internal/testenv.awaitWatchdog"
+
+func awaitWatchdog(cmd *exec.Cmd) { _ = cmd.Wait() }
