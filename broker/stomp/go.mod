@@ -2,7 +2,10 @@ module github.com/outbox-go/outbox/broker/stomp
 
 go 1.25.0
 
-require github.com/outbox-go/outbox v0.0.0
+require (
+	github.com/outbox-go/outbox v0.0.0
+	go.uber.org/goleak v1.3.0
+)
 
 require github.com/google/uuid v1.6.0 // indirect
 

@@ -13,8 +13,6 @@ import (
 	"github.com/outbox-go/outbox/internal/testenv"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
-
 // deadline is how long a test waits for what must come.
 const deadline = 30 * time.Second
 
