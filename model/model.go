@@ -1,2 +1,0 @@
-// Package model publishes types when they are saved.
-package model
