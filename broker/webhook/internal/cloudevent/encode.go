@@ -120,7 +120,7 @@ func SetHeaders(h http.Header, m *outbox.Message, source string) error {
 		return err
 	}
 	for _, attr := range attrs {
-		h.Set(HeaderPrefix+attr.name, escapeHeader(attr.value))
+		h.Set(HeaderPrefix+attr.name, EscapeHeader(attr.value))
 	}
 	if contentType := strings.TrimSpace(m.ContentType); contentType != "" {
 		h.Set("Content-Type", legalText(contentType))
@@ -128,10 +128,10 @@ func SetHeaders(h http.Header, m *outbox.Message, source string) error {
 	return nil
 }
 
-// escapeHeader percent-encodes all but printable ASCII, and the space, the double
+// EscapeHeader percent-encodes all but printable ASCII, and the space, the double
 // quote and the percent sign
 // (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md#3132-http-header-values).
-func escapeHeader(s string) string {
+func EscapeHeader(s string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {

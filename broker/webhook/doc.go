@@ -1,0 +1,79 @@
+// Package webhook sends and receives messages by HTTP, as CloudEvents 1.0.2
+// (https://github.com/cloudevents/spec/tree/v1.0.2/cloudevents).
+//
+// # Sending
+//
+// A [Publisher] posts each message to an URL, in one of the modes of the HTTP
+// binding: structured, a JSON document; binary, attributes as headers and the
+// payload as the body; or batched, a JSON array of events. The attributes of a
+// message:
+//
+//	id               ID, the same at every attempt
+//	source           the header ce-source or, without one, PublisherConfig.Source
+//	type             Type or, if that is empty, Topic
+//	time             CreatedAt
+//	datacontenttype  ContentType
+//	subject          the header ce-subject
+//	dataschema       the header ce-dataschema
+//	partitionkey     Key
+//	traceparent      the header traceparent
+//	tracestate       the header tracestate
+//	correlationid    the header correlation-id
+//	causationid      the header causation-id
+//	outboxtopic      Topic
+//	outboxtenant     Tenant
+//	outboxversion    Version
+//
+// A further header whose name is of lower-case letters and digits, at most 20, is
+// an extension of that name. All others, and what an attribute cannot carry
+// unchanged, are in the extension outboxheaders, a JSON object; the [Receiver]
+// restores them. The key is no subject, since it orders and need not be what the
+// event is about.
+//
+// In the JSON documents a payload of a JSON content type is the member data, byte
+// for byte; text is a string; all else, JSON that is not valid or has white space
+// around it included, is in data_base64. A message of the content type
+// application/cloudevents+json is an event already, and is sent as it is. In binary
+// mode the values of headers are percent-encoded, as the binding demands; not every
+// SDK decodes that, so a peer may see "%20" for a space.
+//
+// PublisherConfig.Body makes requests of another form in the place of events.
+//
+// # Answers
+//
+// What the server's answer means for the message, and what it means if the address
+// is the message's own (PublisherConfig.URL), so that one dead endpoint of many does
+// not stop the others:
+//
+//	answer                               publisher's URL   message's URL
+//	2xx                                  nil               nil
+//	408, 429, 502, 503, 504              ErrUnavailable    ErrRefused
+//	no connection, none in Timeout       ErrUnavailable    ErrRefused
+//	413, 431                             ErrInvalid        ErrInvalid
+//	all other, 3xx included              ErrRefused        ErrRefused
+//
+// Of a server's answer [errors.As] finds the [StatusError]. Its Retry-After, with
+// whatever status it comes, is passed on by [outbox.RetryAfter]. Redirects are never
+// followed: they would take the headers, and what they authorize, to where nobody
+// meant them to go.
+//
+// A status speaks of the server or of the message, and 503 stops all messages until
+// it is gone: a server that cannot handle one message, and could handle others,
+// should answer 500 or 422, with Retry-After if it likes.
+//
+// # Signatures
+//
+// With PublisherConfig.Secrets each request is signed by Standard Webhooks
+// (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md):
+// webhook-id is the message's id, for a batch of several one made of all their ids;
+// webhook-timestamp is the time of the attempt; and webhook-signature has one
+// signature for each secret, so that secrets can be replaced one after the other.
+//
+// # Addresses that come from messages
+//
+// Whoever chooses an address makes this process send requests there. So for a
+// message's own URL connections to loopback, private, link-local and other addresses
+// that are not of the public Internet are refused when they are made, after the name
+// was resolved, which no DNS answer can get around; PublisherConfig.Allow names
+// exceptions. Such requests bypass proxies, and carry none of the configured Headers.
+package webhook

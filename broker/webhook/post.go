@@ -1,0 +1,172 @@
+package webhook
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/broker/webhook/internal/cloudevent"
+)
+
+const (
+	charset   = "; charset=UTF-8"
+	userAgent = "outbox-webhook"
+)
+
+// target is where a request goes.
+type target struct {
+	client client
+	url    *url.URL
+	own    bool // it is the publisher's own
+}
+
+// send posts one message.
+func (p *Publisher) send(ctx context.Context, m *outbox.Message) (err error) {
+	defer func() { // of the functions of the configuration
+		if value := recover(); value != nil {
+			err = outbox.Refused(&outbox.PanicError{Value: value, Stack: debug.Stack()})
+		}
+	}()
+	to, err := p.target(m)
+	if err != nil {
+		return outbox.Invalid(fmt.Errorf("webhook: the URL of the message %w", err))
+	}
+	if p.config.Mode == Batched {
+		event, err := p.event(m)
+		if err != nil {
+			return err
+		}
+		return p.sendEvents(ctx, m.ID, slices.Concat([]byte("["), event, []byte("]")))
+	}
+	r, err := p.request(m)
+	if err != nil {
+		return err
+	}
+	return p.post(ctx, to, m.ID, r)
+}
+
+// target returns where m goes.
+func (p *Publisher) target(m *outbox.Message) (target, error) {
+	raw := ""
+	if p.config.URL != nil {
+		raw = p.config.URL(m)
+	}
+	if raw == "" {
+		if p.url == nil {
+			return target{}, errors.New("is empty, and the publisher has none of its own")
+		}
+		return target{client: p.own, url: p.url, own: true}, nil
+	}
+	u, err := parseAddress(raw)
+	if err == nil && u.User != nil {
+		err = errors.New("has a user or a password in it, which no message may choose")
+	}
+	return target{client: p.others, url: u}, err
+}
+
+// request returns what is sent for m.
+func (p *Publisher) request(m *outbox.Message) (*Request, error) {
+	if p.config.Body != nil {
+		return p.custom(m)
+	}
+	if p.config.Mode == Binary && !cloudevent.IsEvent(m.ContentType) {
+		r := &Request{Header: make(http.Header), Body: m.Payload}
+		if err := cloudevent.SetHeaders(r.Header, m, p.config.Source); err != nil {
+			return nil, outbox.Invalid(fmt.Errorf("webhook: %w", err))
+		}
+		return r, nil
+	}
+	event, err := p.event(m)
+	return &Request{ContentType: cloudevent.ContentType + charset, Body: event}, err
+}
+
+// custom returns what the configured function makes of m.
+func (p *Publisher) custom(m *outbox.Message) (*Request, error) {
+	r, err := p.config.Body(m)
+	switch {
+	case err != nil && isClassified(err):
+		return nil, err
+	case err != nil:
+		return nil, outbox.Refused(fmt.Errorf("webhook: make the request: %w", err))
+	case r == nil:
+		return nil, outbox.Refused(errors.New("webhook: PublisherConfig.Body returned neither a request nor an error"))
+	}
+	for name, values := range r.Header {
+		if !isToken(name) || slices.ContainsFunc(values, hasControl) {
+			return nil, outbox.Invalid(fmt.Errorf("webhook: header %q of the request has a character that HTTP does not allow", name))
+		}
+	}
+	if hasControl(r.ContentType) {
+		return nil, outbox.Invalid(errors.New("webhook: ContentType of the request has a control character"))
+	}
+	return r, nil
+}
+
+func isClassified(err error) bool {
+	return errors.Is(err, outbox.ErrUnavailable) || errors.Is(err, outbox.ErrRefused) || errors.Is(err, outbox.ErrInvalid)
+}
+
+// post sends a request and returns what the answer means.
+func (p *Publisher) post(ctx context.Context, to target, id string, r *Request) error {
+	limited, cancel := context.WithTimeout(ctx, p.config.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(limited, cmp.Or(r.Method, http.MethodPost), to.url.String(), bytes.NewReader(r.Body))
+	if err != nil {
+		return outbox.Invalid(fmt.Errorf("webhook: Method %q of the request is not one", r.Method))
+	}
+	req.Header.Set("User-Agent", userAgent)
+	if to.own {
+		setHeaders(req.Header, p.config.Headers)
+	}
+	setHeaders(req.Header, r.Header)
+	if r.ContentType != "" {
+		req.Header.Set("Content-Type", r.ContentType)
+	}
+	p.keys.sign(req.Header, cloudevent.EscapeHeader(id), time.Now(), r.Body)
+	resp, err := to.client.Do(req)
+	if err != nil {
+		return p.failed(ctx, to, err)
+	}
+	return answered(resp, to)
+}
+
+// setHeaders replaces those of h by more, whatever the case of the letters.
+func setHeaders(h, more http.Header) {
+	for name, values := range more {
+		h[http.CanonicalHeaderKey(name)] = values
+	}
+}
+
+// failed returns what it means that there was no answer.
+func (p *Publisher) failed(ctx context.Context, to target, err error) error {
+	if p.ctx.Err() != nil {
+		return errPublisherClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return outbox.Unavailable(fmt.Errorf("webhook: given up: %w", err))
+	}
+	var whole *url.Error
+	if errors.As(err, &whole) {
+		err = whole.Err // without the URL, which may be secret
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within %v", p.config.Timeout)
+	}
+	err = fmt.Errorf("webhook: %s: %w", to.url.Host, err)
+	var internal *internalAddressError
+	switch {
+	case errors.As(err, &internal):
+		return outbox.Invalid(err)
+	case to.own:
+		return outbox.Unavailable(err)
+	}
+	return outbox.Refused(err)
+}
