@@ -52,6 +52,9 @@ func answered(resp *http.Response, to target) error {
 		return nil
 	}
 	status := &StatusError{Code: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now()), Body: printable(string(beginning))}
+	if resp.Header.Get(headerOutcome) == outcomeRetry {
+		to.own = false // the server is well, and speaks of the message alone
+	}
 	err := classify(status, to)
 	if status.RetryAfter > 0 {
 		return outbox.RetryAfter(status.RetryAfter, err)

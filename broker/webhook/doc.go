@@ -59,7 +59,9 @@
 //
 // A status speaks of the server or of the message, and 503 stops all messages until
 // it is gone: a server that cannot handle one message, and could handle others,
-// should answer 500 or 422, with Retry-After if it likes.
+// should answer 500 or 422, with Retry-After if it likes. The [Receiver] answers 503,
+// which other senders repeat most readily, and adds "Outbox-Outcome: retry", by which
+// the publisher takes it for ErrRefused.
 //
 // # Signatures
 //
@@ -76,4 +78,39 @@
 // that are not of the public Internet are refused when they are made, after the name
 // was resolved, which no DNS answer can get around; PublisherConfig.Allow names
 // exceptions. Such requests bypass proxies, and carry none of the configured Headers.
+//
+// # Receiving
+//
+// A [Receiver] is an http.Handler, and a worker's subscriber:
+//
+//	rec, err := webhook.NewReceiver(nil)
+//	w := worker.New(rec, &worker.Config{Queue: "mail"})
+//	worker.HandleTx(w, inbox, "user.created", welcome)
+//	http.Handle("/events", rec)
+//
+// It takes events in all three modes, and answers when the worker has settled them:
+//
+//	204  handled, now or before: the inbox of HandleTx knows what comes again
+//	400  no CloudEvent; of a topic that no handler is for; refused by its handler, or
+//	     undecodable: what the worker would send to the dead letters
+//	401  not signed, or not authorized
+//	405  neither POST nor OPTIONS
+//	413  more bytes or events than ReceiverConfig allows
+//	415  a format other than JSON, or compressed
+//	503  to be sent again, not before Retry-After: the handler failed (with
+//	     "Outbox-Outcome: retry"), no worker runs, it is being stopped, it has too much
+//	     to do, or it did not answer in time
+//
+// So the sender counts attempts, and keeps what it gives up. A reason is given for
+// what is wrong with the request, and never the error of a handler, which the
+// worker's log has.
+//
+// A batch that has anything that is no event is refused whole. Otherwise all events
+// are handled that can be, each by itself, and the answer is the worst one: what was
+// handled comes again with the rest, and needs an inbox.
+//
+// When the sender hangs up, a handler that has begun goes on; what waits for its turn
+// is not handled. Limits on time while a request is read are the http.Server's:
+// set ReadHeaderTimeout and ReadTimeout. To stop, end the worker first, then call
+// Server.Shutdown: what runs is answered, all else gets 503.
 package webhook
