@@ -29,7 +29,9 @@ type Connection struct {
 	Name string
 
 	// TLS is used for a URL with the scheme amqps. Defaults to what the URL's
-	// parameters say, else to the system's certificates.
+	// parameters say, else to the system's certificates. Without a ServerName the
+	// broker's certificate must be for the host that is connected to, each of several
+	// for itself. With Certificates the client shows one, if the broker asks for it.
 	TLS *tls.Config
 
 	// Heartbeat is the interval by which a dead peer is detected: the connection
@@ -38,8 +40,8 @@ type Connection struct {
 	// own interval, 60 s unless configured, if it is shorter.
 	Heartbeat time.Duration
 
-	// DialTimeout bounds connecting, TLS and the AMQP handshake together. Defaults
-	// to 10 s. The URL's parameter connection_timeout wins.
+	// DialTimeout bounds connecting, TLS and the AMQP handshake together, with each
+	// of several hosts. Defaults to 10 s. The URL's parameter connection_timeout wins.
 	DialTimeout time.Duration
 
 	// ReconnectMin and ReconnectMax bound the back-off between attempts to
@@ -232,21 +234,18 @@ func (c *Connection) validate() []error {
 // newEndpoint validates rawURL and takes it apart; errs are the faults found
 // before, which it reports with its own.
 func newEndpoint(rawURL string, c Connection, errs []error) (*endpoint, error) {
-	uri, err := amqp.ParseURI(rawURL)
-	if err != nil {
-		// The reason given by the parser can quote parts of the password.
-		errs = append(errs, errors.New("the URL is not one of the form amqp://user:password@host:5672/vhost, "+
-			"or amqps://; reserved characters in the user's name and password are percent-encoded"))
-	}
-	sasl, err := mechanisms(uri)
-	if err != nil {
+	e := &endpoint{config: c}
+	var err error
+	if e.addresses, err = parseAddresses(rawURL); err != nil {
+		errs = append(errs, err)
+	} else if e.sasl, err = mechanisms(e.addresses[0].uri); err != nil {
 		errs = append(errs, err)
 	}
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("rabbitmq: %w", errors.Join(errs...))
 	}
-	if uri.ConnectionTimeout > 0 {
-		c.DialTimeout = time.Duration(uri.ConnectionTimeout) * time.Millisecond
+	if ms := e.addresses[0].uri.ConnectionTimeout; ms > 0 {
+		e.config.DialTimeout = time.Duration(ms) * time.Millisecond
 	}
-	return &endpoint{url: rawURL, uri: uri, sasl: sasl, config: c}, nil
+	return e, nil
 }

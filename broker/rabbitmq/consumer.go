@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,7 +50,7 @@ func (c *consumer) run(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
 		d, err := c.open(ctx)
 		if err == nil {
-			log.Info("subscribed", "broker", c.endpoint.String(), "queue", c.sub.Queue)
+			log.Info("subscribed", "broker", d.conn.address.String(), "queue", c.sub.Queue)
 			err = c.serve(ctx, d)
 			if d.received || time.Since(d.opened) > c.endpoint.config.ReconnectMax {
 				attempt = 0
@@ -67,8 +68,13 @@ func (c *consumer) run(ctx context.Context) error {
 	}
 }
 
-// hopeless reports whether the subscription can never work.
+// hopeless reports whether the subscription can never work: with several brokers,
+// by none of them.
 func (c *consumer) hopeless(err error) bool {
+	var several failures
+	if errors.As(err, &several) {
+		return !slices.ContainsFunc(several, func(err error) bool { return !c.hopeless(err) })
+	}
 	if errors.Is(err, ErrMissing) {
 		return !c.established
 	}

@@ -16,33 +16,51 @@ import (
 // closeTimeout bounds the orderly end of a connection.
 const closeTimeout = 2 * time.Second
 
-// endpoint is a broker that can be connected to.
+// endpoint is a broker that can be connected to, by the first of its addresses
+// that answers.
 type endpoint struct {
-	url    string
-	uri    amqp.URI
-	sasl   []amqp.Authentication
-	config Connection
+	addresses []address // at least one
+	sasl      []amqp.Authentication
+	config    Connection
 }
 
 // connection is an open connection and the socket below it.
 type connection struct {
 	*amqp.Connection
-	socket *socket
-	closed chan *amqp.Error
+	address *address
+	socket  *socket
+	closed  chan *amqp.Error
 }
 
-// String names the broker, without credentials.
-func (e *endpoint) String() string {
-	return fmt.Sprintf("%s://%s:%d, vhost %q", e.uri.Scheme, e.uri.Host, e.uri.Port, e.uri.Vhost)
-}
-
-// connect opens a connection and calls setup with it. The end of ctx breaks both
-// off; later it has no influence.
+// connect opens a connection and calls setup with it; where either fails it goes
+// on to the next address. The end of ctx breaks both off; later it has no
+// influence.
 func (e *endpoint) connect(ctx context.Context, setup func(*connection) error) error {
+	var failed failures
+	for i := range e.addresses {
+		err := e.connectTo(ctx, &e.addresses[i], setup)
+		if err == nil {
+			for _, err := range failed {
+				e.config.Logger.Warn("connected to another broker", "error", err)
+			}
+			return nil
+		}
+		failed = append(failed, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if len(failed) == 1 {
+		return failed[0]
+	}
+	return failed
+}
+
+func (e *endpoint) connectTo(ctx context.Context, a *address, setup func(*connection) error) error {
 	var s *socket
 	stop := func() bool { return true }
 	defer func() { stop() }()
-	conn, err := amqp.DialConfig(e.url, e.amqpConfig(func(network, addr string) (net.Conn, error) {
+	conn, err := amqp.DialConfig(a.url, e.amqpConfig(func(network, addr string) (net.Conn, error) {
 		dialer := net.Dialer{Deadline: time.Now().Add(e.config.DialTimeout)}
 		conn, err := dialer.DialContext(ctx, network, addr)
 		if err != nil {
@@ -58,9 +76,9 @@ func (e *endpoint) connect(ctx context.Context, setup func(*connection) error) e
 		if s != nil {
 			s.abort()
 		}
-		return fmt.Errorf("connect to %v: %w", e, handshakeError(err))
+		return fmt.Errorf("connect to %v: %w", a, handshakeError(err))
 	}
-	c := &connection{Connection: conn, socket: s, closed: conn.NotifyClose(make(chan *amqp.Error, 1))}
+	c := &connection{Connection: conn, address: a, socket: s, closed: conn.NotifyClose(make(chan *amqp.Error, 1))}
 	if err := setup(c); err != nil {
 		c.close()
 		return err

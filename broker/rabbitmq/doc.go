@@ -15,6 +15,13 @@
 // user's name and password are percent-encoded. No password appears in an error
 // or a log.
 //
+// The nodes of a cluster are several hosts, amqp://user:password@a:5672,b:5672/vhost.
+// Each attempt to connect begins with the first and takes the one that answers, with
+// the vhost, and has or lets declare what is needed; a host that drops packets costs
+// it the DialTimeout. A connection stays where it is until it is lost. Brokers that
+// are no cluster do not share their queues: what one has got only its own consumers
+// will see.
+//
 // # Queues
 //
 // A subscription to the queue billing, with the RetryDelays 10s and 1m, declares

@@ -54,9 +54,10 @@ type Publisher struct {
 	mutate func(*amqp.Publishing) // for tests
 }
 
-// NewPublisher returns a publisher to the broker at url. config may be nil. It
-// connects in the background, and again when the connection is lost; the error is
-// about url and config only, and names every fault.
+// NewPublisher returns a publisher to the broker at url, or to the first of several
+// hosts that answers. config may be nil. It connects in the background, and again
+// when the connection is lost; the error is about url and config only, and names
+// every fault.
 func NewPublisher(url string, config *PublisherConfig) (*Publisher, error) {
 	c := config.withDefaults()
 	e, err := newEndpoint(url, c.Connection, c.validate())

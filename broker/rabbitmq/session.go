@@ -47,7 +47,7 @@ func (p *Publisher) run(ctx context.Context) {
 	for attempt := 0; ; attempt++ {
 		s, err := p.open(ctx)
 		if err == nil {
-			log.Info("publisher connected", "broker", p.endpoint.String())
+			log.Info("publisher connected", "broker", s.conn.address.String())
 			err = p.serve(ctx, s)
 			if s.answered || time.Since(s.opened) > p.config.Connection.ReconnectMax {
 				attempt = 0

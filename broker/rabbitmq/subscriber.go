@@ -30,9 +30,9 @@ type Subscriber struct {
 	running sync.WaitGroup
 }
 
-// NewSubscriber returns a subscriber to the broker at url. config may be nil. It
-// does not connect yet; the error is about url and config only, and names every
-// fault.
+// NewSubscriber returns a subscriber to the broker at url, or to the first of
+// several hosts that answers. config may be nil. It does not connect yet; the error
+// is about url and config only, and names every fault.
 func NewSubscriber(url string, config *SubscriberConfig) (*Subscriber, error) {
 	c := config.withDefaults()
 	if _, err := newEndpoint(url, c.Connection, c.validate()); err != nil {
@@ -45,12 +45,13 @@ func NewSubscriber(url string, config *SubscriberConfig) (*Subscriber, error) {
 // lists, unless the configuration says CheckOnly. Bindings of the queue by other
 // patterns remain: AMQP cannot list them.
 //
-// It returns an error for what connecting again cannot mend: wrong credentials, a
-// virtual host that is not there, an untrusted certificate, an exchange or a queue
-// that has other properties or may not be declared or read; with CheckOnly, also
-// [ErrMissing] if any is not there at the first time. All else is retried, with
-// back-off. When the broker cancels the consumer, because the queue was deleted
-// for example, Subscribe declares and subscribes again.
+// It returns an error for what connecting again cannot mend, by none of several
+// hosts: wrong credentials, a virtual host that is not there, an untrusted
+// certificate, an exchange or a queue that has other properties or may not be
+// declared or read; with CheckOnly, also [ErrMissing] if any is not there at the
+// first time. All else is retried, with back-off. When the broker cancels the
+// consumer, because the queue was deleted for example, Subscribe declares and
+// subscribes again.
 //
 // Acknowledgements are sent together with others: at once when a quarter of Prefetch
 // waits, else after 1 or 2 ms, and all before Subscribe returns. Settle returns an
