@@ -40,7 +40,12 @@
 // it is, with the attributes that it has.
 package cloudevent
 
-import "github.com/outbox-go/outbox"
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/outbox-go/outbox"
+)
 
 // SpecVersion is the version of CloudEvents that is spoken.
 const SpecVersion = "1.0"
@@ -151,15 +156,7 @@ func isAlphanumeric(name string) bool {
 // IsText reports whether s can be an attribute's value: it is not empty, and UTF-8
 // without control characters and what Unicode calls noncharacters.
 func IsText(s string) bool {
-	if s == "" {
-		return false
-	}
-	for i, r := range s {
-		if !allowed(r) || r == '\uFFFD' && s[i] != 0xEF {
-			return false
-		}
-	}
-	return true
+	return s != "" && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !allowed(r) }) < 0
 }
 
 // allowed reports whether a value may have the character (section 3.1, String).
