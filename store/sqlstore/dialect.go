@@ -10,6 +10,7 @@ import (
 	"github.com/outbox-go/outbox/store"
 	"github.com/outbox-go/outbox/store/internal/postgres"
 	"github.com/outbox-go/outbox/store/sqlstore/internal/sqlite"
+	"github.com/outbox-go/outbox/store/track"
 )
 
 // Dialect is a kind of database.
@@ -53,6 +54,7 @@ type backend interface {
 	Dispatch(ctx context.Context, dispatches []store.Dispatch) error
 	Listen(ctx context.Context, wake func()) error
 	store.Admin
+	track.Tracker
 
 	Once(ctx context.Context, consumer, id string, fn func(ctx context.Context, tx *sql.Tx) error) (first bool, err error)
 	Transient(err error) bool

@@ -85,8 +85,13 @@ func Migrate(ctx context.Context, db DB, n *Names) error {
 	if err != nil || version >= list[len(list)-1].version {
 		return err
 	}
+	return whileLocked(ctx, func() error { return migrateOnce(ctx, db, n, list) })
+}
+
+// whileLocked repeats do while others have a table for longer than migrateLock.
+func whileLocked(ctx context.Context, do func() error) error {
 	for try := 1; ; try++ {
-		err := migrateOnce(ctx, db, n, list)
+		err := do()
 		if sqlState(err) != lockNotAvailable || try == migrateTries {
 			return err
 		}

@@ -1,0 +1,204 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/outbox-go/outbox/store/track"
+)
+
+const (
+	// trackPrefix begins the names of functions that track tables.
+	trackPrefix = "track_"
+
+	// maxIdentifier is the greatest length of a name in bytes.
+	maxIdentifier = 63
+
+	// maxPairs is half the number of arguments that a function can have.
+	maxPairs = 50
+
+	// trackPath has the names in the functions mean the server's own, whatever else
+	// is called so.
+	trackPath = "SET LOCAL search_path = pg_catalog, pg_temp;\n\n"
+
+	// rowFunctionSQL makes key and payload of a row. Its body is parsed when it is
+	// made, and knows columns by their numbers; the server inlines it.
+	rowFunctionSQL = `CREATE OR REPLACE FUNCTION {function}(r {table}) RETURNS TABLE (key text, payload jsonb)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+	SELECT {key}, {payload};
+END;
+
+`
+	// trackFunctionSQL is called once for each statement and names neither table nor
+	// columns. r.* is the row even if there is a column r, and the pragma keeps
+	// columns from hiding TG_OP. The settings make texts of times the same whoever writes.
+	trackFunctionSQL = `CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'iso_8601' SET bytea_output = 'hex'
+AS {body};
+
+`
+	trackBodySQL = `
+#variable_conflict use_variable
+BEGIN
+	IF EXISTS (SELECT FROM changed) THEN -- an insert into the outbox wakes relays, also one of nothing
+		INSERT INTO {message} (topic, key, type, payload)
+		SELECT {topic}, t.key, {type}, convert_to(t.payload::text, 'UTF8')
+		FROM changed AS r CROSS JOIN LATERAL {function}(r.*) AS t;
+	END IF;
+	RETURN NULL;
+END
+`
+	trackTriggerSQL = `CREATE OR REPLACE TRIGGER {trigger} AFTER {op} ON {table} REFERENCING {side} TABLE AS changed
+	FOR EACH STATEMENT EXECUTE FUNCTION {function}();
+
+`
+)
+
+// takenSQL finds the names of functions that are in use. A trigger function of which
+// the table was dropped is not.
+const takenSQL = `SELECT DISTINCT p.proname::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = $1::name AND starts_with(p.proname, $2)
+	AND NOT (p.pronargs = 0 AND coalesce(obj_description(p.oid, 'pg_proc'), '') LIKE '{%'
+		AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgfoid = p.oid))`
+
+// trackFunction returns the name of the table's functions, which it keeps.
+func (c *Core) trackFunction(ctx context.Context, q Querier, subject *trackSubject, before *trackedTable) (string, error) {
+	if before != nil {
+		return before.Function, nil
+	}
+	rows, err := q.Query(ctx, takenSQL, c.names.Schema, c.names.Prefix+trackPrefix)
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	taken := map[string]bool{}
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return "", err
+		}
+		taken[name] = true
+	}
+	name := cutName(c.names.Prefix+trackPrefix+subject.Name, "")
+	for n := 2; taken[name]; n++ {
+		name = cutName(c.names.Prefix+trackPrefix+subject.Name, "_"+strconv.Itoa(n))
+	}
+	rows.Close()
+	return name, rows.Err()
+}
+
+// cutName makes room for the suffix in an identifier.
+func cutName(name, suffix string) string {
+	end := min(len(name), maxIdentifier-len(suffix))
+	for end < len(name) && !utf8.RuneStart(name[end]) {
+		end--
+	}
+	return name[:end] + suffix
+}
+
+// trackTrigger names a trigger, so that several outboxes can track one table.
+func (n *Names) trackTrigger(op track.Op) string {
+	name := n.Schema + "_" + n.Prefix + trackPrefix + string(op)
+	begin := max(0, len(name)-maxIdentifier)
+	for !utf8.RuneStart(name[begin]) {
+		begin++
+	}
+	return name[begin:]
+}
+
+// writeTrack returns the statements that have a table publish d, in place of what
+// it has published before, if it has.
+func (n *Names) writeTrack(s *trackSubject, d *track.Definition, function string, before *trackedTable) (string, error) {
+	note, err := json.Marshal(d)
+	if err != nil {
+		return "", err
+	}
+	name := Quote(n.Schema) + "." + Quote(function)
+	fill := strings.NewReplacer("{function}", name, "{table}", s.quoted(), "{message}", n.SQL("{message}"),
+		"{key}", keyExpression(d), "{payload}", payloadExpression(d), "{topic}", topicExpression(d), "{type}", Literal(d.Table)).Replace
+	var b strings.Builder
+	b.WriteString(trackPath + "LOCK TABLE " + s.quoted() + " IN SHARE ROW EXCLUSIVE MODE;\n\n")
+	b.WriteString(fill(rowFunctionSQL))
+	b.WriteString(strings.NewReplacer("{function}", name, "{body}", dollarQuote(fill(trackBodySQL))).Replace(trackFunctionSQL))
+	fmt.Fprintf(&b, "COMMENT ON FUNCTION %s() IS %s;\n\n", name, Literal(string(note)))
+	made := map[string]bool{}
+	for _, op := range d.On {
+		side := "NEW"
+		if op == track.Delete {
+			side = "OLD"
+		}
+		trigger := n.trackTrigger(op)
+		made[trigger] = true
+		b.WriteString(strings.NewReplacer("{trigger}", Quote(trigger), "{op}", strings.ToUpper(string(op)), "{table}", s.quoted(), "{side}", side, "{function}", name).
+			Replace(trackTriggerSQL))
+	}
+	if before != nil {
+		n.writeDrops(&b, before, func(t trackedTrigger) bool { return !made[t.Name] })
+	}
+	return b.String(), nil
+}
+
+// writeUntrack returns the statements that remove what [Names.writeTrack] has made.
+func (n *Names) writeUntrack(t *trackedTable) string {
+	var b strings.Builder
+	b.WriteString(trackPath)
+	n.writeDrops(&b, t, func(trackedTrigger) bool { return true })
+	name := Quote(n.Schema) + "." + Quote(t.Function)
+	fmt.Fprintf(&b, "DROP FUNCTION IF EXISTS %s(%s);\n\nDROP FUNCTION %s();\n\n", name, t.Quoted, name)
+	return b.String()
+}
+
+func (n *Names) writeDrops(b *strings.Builder, t *trackedTable, which func(trackedTrigger) bool) {
+	for _, trigger := range t.Triggers {
+		if which(trigger) {
+			fmt.Fprintf(b, "DROP TRIGGER %s ON %s;\n\n", Quote(trigger.Name), t.Quoted)
+		}
+	}
+}
+
+// keyExpression is the text that JSON has for the value, which does not depend on the
+// session's settings, or NULL.
+func keyExpression(d *track.Definition) string {
+	parts := make([]string, len(d.Key))
+	for i, column := range d.Key {
+		parts[i] = "(jsonb_build_array(r." + Quote(column) + ") ->> 0)"
+	}
+	return strings.Join(parts, " || ',' || ")
+}
+
+func payloadExpression(d *track.Definition) string {
+	var objects []string
+	for fields := range slices.Chunk(d.Fields, maxPairs) {
+		pairs := make([]string, len(fields))
+		for i, column := range fields {
+			pairs[i] = Literal(column) + ", r." + Quote(column)
+		}
+		objects = append(objects, "jsonb_build_object("+strings.Join(pairs, ", ")+")")
+	}
+	return strings.Join(objects, "\n\t\t|| ")
+}
+
+func topicExpression(d *track.Definition) string {
+	var b strings.Builder
+	b.WriteString("CASE TG_OP")
+	for _, op := range d.On {
+		fmt.Fprintf(&b, " WHEN '%s' THEN %s", strings.ToUpper(string(op)), Literal(d.TopicOf(op)))
+	}
+	return b.String() + " END"
+}
+
+// dollarQuote returns text as a literal that can be read.
+func dollarQuote(text string) string {
+	tag := "$track$"
+	for i := 1; strings.Contains(text, tag); i++ {
+		tag = "$track" + strconv.Itoa(i) + "$"
+	}
+	return tag + text + tag
+}

@@ -1,0 +1,199 @@
+// Package track says what a table is to publish by itself: triggers in the database
+// put a message into the outbox for each row that a statement inserts, updates or
+// deletes, in its transaction, whatever language it comes from. The stores in pgxstore and sqlstore
+// are [Tracker]s, and so is the program, as "outbox track".
+//
+// The payload is a JSON object of the row's fields, of a deleted row as it was; of an
+// updated one all of them, whether they have changed or not. Numbers have all their
+// digits, bytes are "\x" and hexadecimal digits, and times of PostgreSQL are in UTC.
+// The message's type is the table's name.
+//
+// TRUNCATE publishes nothing, on either database. What else is particular to one:
+//
+// PostgreSQL 14 or later: a statement publishes all its rows by one INSERT, so that
+// COPY, MERGE and updates of many rows are cheap. Columns are known by their number:
+// one that is renamed is still published under the name that it had. The database
+// refuses to drop a published column, to change its type, or to drop the table, until
+// the table is untracked. What is written to a partition or to a child by its own name
+// is not seen by the parent's triggers; it can be tracked beside it. Who writes the table
+// needs USAGE on the outbox's schema and INSERT on its table message.
+//
+// SQLite: there is a trigger for each row. REPLACE, where it takes the place of
+// another row, publishes the deletion of that only if PRAGMA recursive_triggers is on.
+package track
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/outbox-go/outbox"
+)
+
+// Tracker is a database whose tables publish by themselves. All methods are safe for
+// concurrent use, also while others write the tables.
+//
+// A table's name is as in SQL on PostgreSQL: with its schema unless that is in the
+// search_path, and in double quotes if it has capitals. On SQLite it is just the name.
+type Tracker interface {
+	// Track has a table publish what is written to it from now on, in place of what it
+	// has published so far. A config may be nil. It waits for the transactions
+	// that are writing the table, and is itself one; no write is missed or
+	// published twice. It returns all that is wrong with the config, as
+	// [*FieldError]s joined. It needs the rights of the table's owner and CREATE on the
+	// outbox's schema.
+	Track(ctx context.Context, table string, c *Config) error
+
+	// TrackSQL returns the SQL by which Track would work on the table as it is now, as one
+	// transaction, for use with a migration tool. It changes nothing.
+	TrackSQL(ctx context.Context, table string, c *Config) (string, error)
+
+	// Untrack removes all that Track has made for the table, and nothing else. If there
+	// is nothing it returns [ErrNotTracked].
+	Untrack(ctx context.Context, table string) error
+
+	// UntrackSQL returns the SQL by which Untrack would work.
+	UntrackSQL(ctx context.Context, table string) (string, error)
+
+	// Tracked returns the tables that publish into this outbox, by name, and what has
+	// changed about them since.
+	Tracked(ctx context.Context) ([]Table, error)
+}
+
+// ErrNotTracked is returned for a table that does not publish into the outbox.
+var ErrNotTracked = errors.New("table is not tracked")
+
+// Op is a kind of change.
+type Op string
+
+// Ops.
+const (
+	Insert Op = "insert"
+	Update Op = "update"
+	Delete Op = "delete"
+)
+
+// ops are all kinds of changes, in the order in which definitions have them.
+var ops = []Op{Insert, Update, Delete}
+
+// Config says what a table publishes.
+type Config struct {
+	// On is what is published. Defaults to [Insert], [Update] and [Delete].
+	On []Op
+
+	// Fields are the columns that the payload has, under their names. Defaults to all
+	// that there are when the table is tracked; one that is added later is not published,
+	// and is one of [Table.Changes].
+	Fields []string
+
+	// Topic is the messages' topic, in which {op}, {table} and {schema} stand for
+	// insert, update or delete, and the table's and its schema's name. Defaults to
+	// "{table}.{op}".
+	Topic string
+
+	// Key are the columns whose values, with commas between them, are the messages'
+	// key. A row of which one is NULL has no key, and thereby no order. Defaults to the
+	// primary key.
+	Key []string
+}
+
+// Table is one that is tracked.
+type Table struct {
+	Name   string   `json:"table"` // as it is called now and to be written in SQL
+	On     []Op     `json:"on"`
+	Fields []string `json:"fields"` // names in the payload
+	Topic  string   `json:"topic"`  // with {op} in it, perhaps
+	Key    []string `json:"key"`
+
+	// Changes are what has become of the table since it was tracked, in words: columns
+	// that were renamed, whose type has changed or that are new where all are to be
+	// published, another name, a trigger that is missing or switched off. Empty, not nil,
+	// if there is nothing.
+	Changes []string `json:"changes"`
+}
+
+// DefaultTopic is [Config.Topic] unless one is given.
+const DefaultTopic = "{table}.{op}"
+
+// FieldError is one thing that is wrong with what is to be tracked.
+type FieldError struct {
+	Field  string // name of the field of [Config], or Table
+	Value  string
+	Reason string // what is wrong and what would be right
+}
+
+func (e *FieldError) Error() string {
+	if e.Value == "" {
+		return e.Field + " " + e.Reason
+	}
+	return fmt.Sprintf("%s %q %s", e.Field, e.Value, e.Reason)
+}
+
+// Validate reports all that is wrong with c whatever the table, as [*FieldError]s
+// joined.
+func (c *Config) Validate() error {
+	full := c.withDefaults()
+	return errors.Join(full.validate(Subject{Schema: "schema", Name: "table"})...)
+}
+
+// validate needs the defaults to be filled in.
+func (c *Config) validate(s Subject) (errs []error) {
+	for i, op := range c.On {
+		if !slices.Contains(ops, op) {
+			errs = append(errs, &FieldError{"On", string(op), "is no change that is published: insert, update and delete are"})
+		} else if slices.Contains(c.On[:i], op) {
+			errs = append(errs, &FieldError{"On", string(op), "is given twice"})
+		}
+	}
+	errs = append(errs, nameFaults("Fields", c.Fields, s)...)
+	errs = append(errs, nameFaults("Key", c.Key, s)...)
+	return append(errs, topicFaults(c.Topic, s)...)
+}
+
+// nameFaults reports empty and repeated names.
+func nameFaults(field string, names []string, s Subject) (errs []error) {
+	for i, name := range names {
+		if name == "" {
+			errs = append(errs, &FieldError{field, "", "has an empty name: leave it out, or name a column"})
+		} else if slices.ContainsFunc(names[:i], func(other string) bool { return s.same(other, name) }) {
+			errs = append(errs, &FieldError{field, name, "is given twice"})
+		}
+	}
+	return errs
+}
+
+func topicFaults(template string, s Subject) (errs []error) {
+	topic := expand(template, Insert, s)
+	if strings.ContainsAny(strings.NewReplacer("{op}", "", "{table}", "", "{schema}", "").Replace(template), "{}") {
+		errs = append(errs, &FieldError{"Topic", template, "has braces that are none of {op}, {table} and {schema}"})
+	}
+	if err := outbox.ValidateTopic(topic); err != nil {
+		reason := err.Error()
+		if topic != template {
+			reason = fmt.Sprintf("would be %q, which %s", topic, reason)
+		}
+		errs = append(errs, &FieldError{"Topic", template, reason})
+	}
+	return errs
+}
+
+func expand(template string, op Op, s Subject) string {
+	return strings.NewReplacer("{op}", string(op), "{table}", s.Name, "{schema}", s.Schema).Replace(template)
+}
+
+// withDefaults fills in what does not depend on the table.
+func (c *Config) withDefaults() Config {
+	var full Config
+	if c != nil {
+		full = *c
+	}
+	if len(full.On) == 0 {
+		full.On = ops
+	}
+	if full.Topic == "" {
+		full.Topic = DefaultTopic
+	}
+	return full
+}
