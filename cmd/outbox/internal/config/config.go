@@ -6,20 +6,23 @@ package config
 import (
 	"cmp"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/outbox-go/outbox/relay"
 )
 
 // Config is what the keys set; see [Keys] for each of them.
 type Config struct {
-	Database Database
-	Broker   Broker
-	Relay    relay.Config
-	Drain    Drain
-	Log      Log
-	Routes   []Route // in the order of the file
+	Database  Database
+	Broker    Broker
+	Relay     relay.Config
+	Drain     Drain
+	Subscribe Subscribe
+	Log       Log
+	Routes    []Route // in the order of the file
 }
 
 // Database says where the outbox is.
@@ -39,6 +42,21 @@ type Broker struct {
 	CheckOnly     bool // topology: check
 	Accept        bool // unroutable: accept
 	TLS           TLS
+	ReconnectMax  time.Duration
+	Heartbeat     time.Duration
+
+	Destination  string // of STOMP, as the next four
+	DOP          bool
+	QueueType    string // of RabbitMQ, too
+	QueueHeaders map[string]string
+	Exclusive    bool
+
+	Mode           string // of HTTP, as the others
+	Source         string
+	RequestHeaders http.Header
+	Secrets        []string
+	Timeout        time.Duration
+	Concurrency    int
 }
 
 // TLS says how the broker is to show who it is, and this program to it. The zero
@@ -62,6 +80,23 @@ type Drain struct {
 type Outbox struct {
 	Schema      string // empty for that of database.schema
 	TablePrefix string
+}
+
+// Subscribe says what is consumed, and how.
+type Subscribe struct {
+	Queue           string
+	Topics          []string
+	Forward         string
+	Concurrency     int
+	Prefetch        int // 0 for the default
+	Timeout         time.Duration
+	Retries         []time.Duration
+	MaxAttempts     int // 0 for the default
+	InOrder         bool
+	DeadLetters     bool
+	MessageID       []string
+	InboxKeep       time.Duration // negative for ever
+	ShutdownTimeout time.Duration
 }
 
 // Log says what is logged, and how.
@@ -108,7 +143,7 @@ func Load(s Sources) *Loaded {
 	l := &Loaded{settings: map[string]setting{}}
 	for _, k := range Keys {
 		if k.Default != "" {
-			l.settings[k.Name] = setting{values: []string{k.Default}}
+			l.settings[k.Name] = setting{values: k.split([]string{k.Default})}
 		}
 	}
 	if s.File != "" {

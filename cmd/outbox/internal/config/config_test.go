@@ -92,6 +92,19 @@ broker:
   topology: check
   unroutable: accept
   tls: {ca: ca.pem, cert: c.pem, key: k.pem, key_password: "${PASSWORD}", server_name: mq.example}
+  destination: /exchange/x/{topic}
+  dop: yes
+  queue_type: classic
+  queue_headers: [x-max-length=10, x-a = b=c]
+  exclusive: yes
+  heartbeat: 5s
+  reconnect_max: 1h
+  mode: binary
+  source: /shop
+  request_headers: ["Authorization: Bearer ${PASSWORD}, x", "X-A: b"]
+  secrets: [whsec_a, whsec_b]
+  timeout: 3s
+  concurrency: 4
 relay:
   name: $${me}
   window: 1_500
@@ -104,6 +117,8 @@ relay:
   pipelined: [audit.#, "metrics.*"]
   max_shards: 8
   max_attempts: 5
+  refused_backoff: 4m
+  max_refused_backoff: 10m
   on_dead: [orders.#=park, "a=b.#=block"]
   keep: 30d
   rates: [mail.#=100/s, sms.*=30/m]
@@ -111,18 +126,38 @@ relay:
   route: audit
   outboxes: [shop, billing/ob_, /x_]
   listen: :9464
+subscribe:
+  queue: billing
+  topics: [user.*, order.#]
+  forward: https://h/x
+  concurrency: 2
+  prefetch: 3
+  timeout: 4s
+  retries: [1s, 2m, 0s]
+  max_attempts: 5
+  in_order: yes
+  dead_letters: yes
+  message_id: [cap-msg-id, dop-msg-id]
+  inbox_keep: 7d
+  shutdown_timeout: 6s
 log: {level: error, format: json}
 `
 	l := load(t, file, map[string]string{"PASSWORD": "geheim: {}"}, nil)
 	if got := problems(t, l); got != nil {
 		t.Fatal(strings.Join(got, "\n"))
 	}
+	wantBrokerOfOthers(t, &l.Broker)
+	if text := fmt.Sprintf("%+v %v %v", l.Subscribe, l.Relay.RefusedBackoff, l.Relay.MaxRefusedBackoff); text !=
+		"{Queue:billing Topics:[user.* order.#] Forward:https://h/x Concurrency:2 Prefetch:3 Timeout:4s Retries:[1s 2m0s 0s] MaxAttempts:5 "+
+			"InOrder:true DeadLetters:true MessageID:[cap-msg-id dop-msg-id] InboxKeep:168h0m0s ShutdownTimeout:6s} 4m0s 10m0s" {
+		t.Errorf("subscribe is %s", text)
+	}
 	got := fmt.Sprintf("%+v %+v %v %d %d %v %v %v %v %d %s %v %d %v %v %v %+v", l.Database, l.Broker, l.Relay.Name, l.Relay.Window, l.Relay.Memory,
 		l.Relay.LeaseTTL, l.Relay.PollInterval, l.Relay.DrainTimeout, l.Relay.Pipelined, l.Relay.MaxShards, l.Log.Level, l.Log.JSON,
 		l.Relay.MaxAttempts, l.Relay.Policies, l.Relay.Keep, l.Relay.Rates, l.Drain)
 	const want = "{URL:postgres://app:geheim: {}@db/shop ListenURL:postgres://app@direct/shop Schema:s TablePrefix:p_} " +
 		"{URL:amqp://mq/ Exchange:x Stream:st SubjectPrefix:a.b. CheckOnly:true Accept:true " +
-		"TLS:{CA:ca.pem Cert:c.pem Key:k.pem KeyPassword:geheim: {} ServerName:mq.example}} " +
+		"TLS:{CA:ca.pem Cert:c.pem Key:k.pem KeyPassword:geheim: {} ServerName:mq.example}" + noOther + "} " +
 		"${me} 1500 67108864 1m30s 250ms 3s [audit.# metrics.*] 8 ERROR true " +
 		"5 [{orders.# park} {a=b.# block}] 720h0m0s [{mail.# 100} {sms.* 0.5}] " +
 		"{Route:audit Outboxes:[{Schema:shop TablePrefix:} {Schema:billing TablePrefix:ob_} {Schema: TablePrefix:x_}] Listen::9464}"
@@ -137,6 +172,25 @@ log: {level: error, format: json}
 		if !l.IsSet(k.Name) {
 			t.Errorf("%s is in the file but not set: this test lacks it, or it is not read", k.Name)
 		}
+	}
+}
+
+// noOther is how a broker prints without what [wantBrokerOfOthers] has checked.
+const noOther = " ReconnectMax:0s Heartbeat:0s Destination: DOP:false QueueType: QueueHeaders:map[] Exclusive:false" +
+	" Mode: Source: RequestHeaders:map[] Secrets:[] Timeout:0s Concurrency:0"
+
+// wantBrokerOfOthers checks what is of STOMP and HTTP, and takes it away.
+func wantBrokerOfOthers(t *testing.T, b *Broker) {
+	t.Helper()
+	got := fmt.Sprint(b.ReconnectMax, b.Heartbeat, b.Destination, b.DOP, b.QueueType, b.QueueHeaders, b.Exclusive,
+		b.Mode, b.Source, b.RequestHeaders, b.Secrets, b.Timeout, b.Concurrency)
+	const want = "1h0m0s 5s/exchange/x/{topic} true classic map[x-a:b=c x-max-length:10] true" +
+		" binary /shop map[Authorization:[Bearer geheim: {}, x] X-A:[b]] [whsec_a whsec_b] 3s 4"
+	if strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	*b = Broker{
+		URL: b.URL, Exchange: b.Exchange, Stream: b.Stream, SubjectPrefix: b.SubjectPrefix, CheckOnly: b.CheckOnly, Accept: b.Accept, TLS: b.TLS,
 	}
 }
 
@@ -178,7 +232,8 @@ topology: check
 		`database.shema (outbox.yaml:3): is not a key; did you mean database.schema?`,
 		`relay.widnow (outbox.yaml:6): is not a key; did you mean relay.window?`,
 		`relay.lease-ttl (outbox.yaml:10): is not a key; did you mean relay.lease_ttl?`,
-		`broker (outbox.yaml:12): must have keys below it: url, exchange, stream, subject_prefix, topology, unroutable, tls`,
+		`broker (outbox.yaml:12): must have keys below it: url, exchange, stream, subject_prefix, topology, unroutable, destination, dop, queue_type, queue_headers, exclusive, ` +
+			`heartbeat, reconnect_max, mode, source, request_headers, secrets, timeout, concurrency, tls`,
 		`topology (outbox.yaml:16): is not a key; did you mean broker.topology?`,
 		`database.url (outbox.yaml:4): names the variable NOBODY, which is not set: set it, or write ${NOBODY:-value}`,
 		`broker.url: is not set: give the flag --broker-url, the variable OUTBOX_BROKER_URL or the key in the file; ` +
@@ -215,7 +270,7 @@ func TestUnreadableFile(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ text, want string }{
 		"not YAML":   {"a: b: c\n", "config"},
-		"a list":     {"- a\n", "must have keys below it: database, broker, relay, log, routes"},
+		"a list":     {"- a\n", "must have keys below it: database, broker, relay, subscribe, log, routes"},
 		"a stray ${": {"relay: {name: '${1'}\n", "has a ${ that does not begin the name of a variable"},
 	} {
 		l := load(t, tc.text, nil, nil)
@@ -263,13 +318,16 @@ func TestRedactHidesSecrets(t *testing.T) {
 
 func TestProblemsShowNoSecret(t *testing.T) {
 	t.Parallel()
-	l := load(t, "database: {url: 'mysql://u:${PW}@h/d'}\nroutes: {a: {topics: a, tls_key_password: '${PW}'}}\n", map[string]string{
+	l := load(t, "database: {url: 'mysql://u:${PW}@h/d'}\nroutes: {a: {topics: a, tls_key_password: '${PW}', secrets: '${PW}', request_headers: 'A: ${PW}'}}\n", map[string]string{
 		"PW": "geheim", "OUTBOX_BROKER_URL": "amqp://u:geheim%zz@h/", "OUTBOX_BROKER_TLS_KEY_PASSWORD": "geheim",
+		"OUTBOX_BROKER_SECRETS": "geheim", "OUTBOX_BROKER_REQUEST_HEADERS": "geheim", "OUTBOX_SUBSCRIBE_FORWARD": "https://u:geheim@h/?x=geheim",
 	}, map[string][]string{"database.listen_url": {"host=h password=geheim"}})
-	for _, key := range []string{"database.url", "broker.url", "broker.tls.key_password", "database.listen_url"} {
+	for _, key := range []string{"database.url", "broker.url", "broker.tls.key_password", "broker.secrets", "broker.request_headers", "subscribe.forward", "database.listen_url"} {
 		l.Fault(key, "is wrong")
 	}
-	l.Routes[0].Fault(l, "tls_key_password", "is wrong")
+	for _, key := range []string{"tls_key_password", "secrets", "request_headers"} {
+		l.Routes[0].Fault(l, key, "is wrong")
+	}
 	got := strings.Join(problems(t, l), "\n")
 	if strings.Contains(got, "geheim") {
 		t.Errorf("a password is shown:\n%s", got)
@@ -356,7 +414,7 @@ func TestValuesOfListsAreAllChecked(t *testing.T) {
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	const file = `
-broker: {url: stdout:, stream: s, unroutable: accept, tls: {ca: ca.pem, cert: c.pem}}
+broker: {url: stdout:, stream: s, unroutable: accept, tls: {ca: ca.pem, cert: c.pem}, request_headers: ["A: geheim"], secrets: geheim}
 routes:
   audit:
     topics: [audit.#, "log.*"]
@@ -367,10 +425,19 @@ routes:
     rates: [a=2/s, "#=60/m"]
   all: {topics: '#', tenants: ['', c]}
   safe: {topics: '#', tls_ca: own.pem, tls_key_password: geheim}
+  hook: {topics: '#', broker_url: 'https://h/', request_headers: ["B: c", "D: e, f"], secrets: [s], mode: batched, source: /s, destination: /queue/q}
 `
 	l := load(t, file, map[string]string{"CLASS": "x"}, map[string][]string{"broker.exchange": {"e"}, "relay.rates": {"b=3/s"}})
-	if got := problems(t, l); got != nil || len(l.Routes) != 3 {
+	if got := problems(t, l); got != nil || len(l.Routes) != 4 {
 		t.Fatal(l.Routes, got)
+	}
+	for i, want := range []string{"map[] [] structured /outbox /topic/{topic}", "map[A:[geheim]] [geheim] structured /outbox /topic/{topic}",
+		"map[A:[geheim]] [geheim] structured /outbox /topic/{topic}", "map[B:[c] D:[e, f]] [s] batched /s /queue/q"} {
+		b := &l.Routes[i].Broker
+		if got := fmt.Sprintln(b.RequestHeaders, b.Secrets, b.Mode, b.Source, b.Destination); got != want+"\n" {
+			t.Errorf("route %s has %s, want %s", l.Routes[i].Name, got, want)
+		}
+		*b = Broker{URL: b.URL, Exchange: b.Exchange, Stream: b.Stream, SubjectPrefix: b.SubjectPrefix, CheckOnly: b.CheckOnly, Accept: b.Accept, TLS: b.TLS}
 	}
 	common, own := TLS{CA: "ca.pem", Cert: "c.pem"}, TLS{CA: "own.pem", KeyPassword: "geheim"}
 	for i, want := range []TLS{common, common, own} {
@@ -385,8 +452,8 @@ routes:
 	}
 	const noTLS = "{CA: Cert: Key: KeyPassword: ServerName:}"
 	const want = "{Name:audit Topics:[audit.# log.*] Tenants:[a,b] Headers:map[class:x]} " +
-		"{URL:nats://h:4222 Exchange:e Stream:audits SubjectPrefix:outbox. CheckOnly:false Accept:true TLS:" + noTLS + "}\n" +
-		"{Name:all Topics:[#] Tenants:[ c] Headers:map[]} {URL:stdout: Exchange:e Stream:s SubjectPrefix:outbox. CheckOnly:false Accept:true TLS:" + noTLS + "}"
+		"{URL:nats://h:4222 Exchange:e Stream:audits SubjectPrefix:outbox. CheckOnly:false Accept:true TLS:" + noTLS + noOther + "}\n" +
+		"{Name:all Topics:[#] Tenants:[ c] Headers:map[]} {URL:stdout: Exchange:e Stream:s SubjectPrefix:outbox. CheckOnly:false Accept:true TLS:" + noTLS + noOther + "}"
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -447,7 +514,7 @@ func TestRouteProblemsNameTheirLines(t *testing.T) {
 		`routes.audit.stream (outbox.yaml:7): is there twice: remove one of them`,
 		`routes.audit.headers (outbox.yaml:8): must have the names of headers below it, each with its value`,
 		`routes.audit (outbox.yaml:12): is there twice: remove one of them`,
-		`routes.list (outbox.yaml:13): must have keys below it: topics, tenants, headers, broker_url, exchange, stream, subject_prefix, unroutable, tls_ca, tls_cert, tls_key, tls_key_password, tls_server_name, rates`,
+		`routes.list (outbox.yaml:13): must have keys below it: topics, tenants, headers, broker_url, exchange, stream, subject_prefix, unroutable, destination, mode, source, request_headers, secrets, tls_ca, tls_cert, tls_key, tls_key_password, tls_server_name, rates`,
 		`routes.a b.topics "a..b" (outbox.yaml:3): "a..b" has an empty word: dots separate words and stand neither first, last nor twice`,
 		`routes.audit.stream "a,b" (outbox.yaml:6): must be a single value`,
 		`routes.audit.unroutable "drop" (outbox.yaml:10): must be refuse or accept`,
@@ -456,5 +523,43 @@ func TestRouteProblemsNameTheirLines(t *testing.T) {
 	}
 	if got := problems(t, l); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestWrongValuesOfBrokersAndSubscriptions: each error says what would be right, and
+// none shows a header.
+func TestWrongValuesOfBrokersAndSubscriptions(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ key, value, want string }{
+		{"broker.dop", "true", "must be no or yes"},
+		{"broker.queue_type", "stream", "must be quorum or classic"},
+		{"broker.queue_headers", "x", `has "x": must be name=value`},
+		{"broker.heartbeat", "0s", "must be at least 1ms"},
+		{"broker.reconnect_max", "5", "is not a duration"},
+		{"broker.mode", "batch", "must be structured, binary or batched; did you mean batched?"},
+		{"broker.request_headers", "Authorization geheim", "has no colon in header 1"},
+		{"broker.request_headers", "A: b\nB C: geheim", "has no name in header 2"},
+		{"broker.request_headers", "A: \x01geheim", "has a control character in the value of A"},
+		{"broker.concurrency", "0", "must be 1 to 1000"},
+		{"broker.timeout", "soon", "is not a duration"},
+		{"relay.refused_backoff", "0s", "must not be zero"},
+		{"relay.max_refused_backoff", "500ms", "must be at least 1s"},
+		{"relay.max_refused_backoff", "x", "is not a duration"},
+		{"subscribe.concurrency", "many", "is not a whole number"},
+		{"subscribe.prefetch", "70000", "must be 1 to 65535"},
+		{"subscribe.retries", "1s,25h", `has "25h": each wait must be 0s to 24h`},
+		{"subscribe.retries", "soon", `has "soon", which is not a duration`},
+		{"subscribe.retries", strings.Repeat("1s,", 17), "has 17 waits, at most 16"},
+		{"subscribe.max_attempts", "1001", "must be 1 to 1000"},
+		{"subscribe.in_order", "maybe", "must be no or yes"},
+		{"subscribe.inbox_keep", "0", "must be an age such as 30d or 36h, or forever"},
+	} {
+		got := problems(t, load(t, "", nil, map[string][]string{tc.key: {tc.value}}))
+		if len(got) != 1 || !strings.HasPrefix(got[0], tc.key+" ") || !strings.Contains(got[0], tc.want) || strings.Contains(got[0], "geheim") {
+			t.Errorf("%s %q: %q, want %q", tc.key, tc.value, got, tc.want)
+		}
+	}
+	if l := load(t, "", map[string]string{"OUTBOX_SUBSCRIBE_INBOX_KEEP": "forever"}, nil); l.Subscribe.InboxKeep >= 0 {
+		t.Errorf("forever is %v", l.Subscribe.InboxKeep)
 	}
 }

@@ -50,7 +50,7 @@ func display(k *Key, values []string) string {
 	switch k.Type {
 	case typeURL:
 		return Redact(text)
-	case typeSecret:
+	case typeSecret, typeSecrets, typeHeaders:
 		return hidden
 	}
 	return text

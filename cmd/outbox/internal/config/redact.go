@@ -33,6 +33,9 @@ func Redact(text string) string {
 		}
 		rest = user + rest[at:]
 	}
+	if address, _, ok := strings.Cut(rest, "?"); ok && (scheme == "http" || scheme == "https") {
+		return scheme + "://" + address + "?" + hidden // anything may be a token there
+	}
 	return scheme + "://" + secretParameter.ReplaceAllString(rest, "${1}"+hidden)
 }
 

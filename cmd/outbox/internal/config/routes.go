@@ -42,6 +42,19 @@ var routeKeys = []routeKey{
 		r.Broker.Accept = c.Broker.Accept
 		return err
 	}},
+	{"destination", func(r *Route, values []string) error { r.Broker.Destination = values[0]; return nil }},
+	{"mode", func(r *Route, values []string) error {
+		c := Config{}
+		err := mode(&c, values)
+		r.Broker.Mode = c.Broker.Mode
+		return err
+	}},
+	{"source", func(r *Route, values []string) error { r.Broker.Source = values[0]; return nil }},
+	{"request_headers", func(r *Route, values []string) (err error) {
+		r.Broker.RequestHeaders, err = parseHeaders(values)
+		return err
+	}},
+	{"secrets", func(r *Route, values []string) error { r.Broker.Secrets = values; return nil }},
 	{"tls_ca", routeTLS(func(t *TLS) *string { return &t.CA })},
 	{"tls_cert", routeTLS(func(t *TLS) *string { return &t.Cert })},
 	{"tls_key", routeTLS(func(t *TLS) *string { return &t.Key })},
@@ -65,7 +78,7 @@ func routeTLS(field func(*TLS) *string) func(*Route, []string) error {
 }
 
 // routeLists are the keys of a route that take several values.
-var routeLists = []string{"topics", "tenants", "rates"}
+var routeLists = []string{"topics", "tenants", "rates", "request_headers", "secrets"}
 
 func routeTopics(r *Route, values []string) error {
 	r.Topics = values
@@ -81,7 +94,7 @@ func (r *Route) Fault(l *Loaded, key, reason string) {
 		switch key {
 		case "broker_url":
 			p.Value = Redact(p.Value)
-		case tlsKeyPassword:
+		case tlsKeyPassword, "request_headers", "secrets":
 			p.Value = hidden
 		}
 	}
@@ -211,6 +224,9 @@ func (l *Loaded) setRoutes() {
 		r.Broker, r.Rates = l.Broker, l.Relay.Rates
 		if r.OwnTLS() {
 			r.Broker.TLS = TLS{}
+		}
+		if r.IsSet("broker_url") { // what is secret is for the other address alone
+			r.Broker.RequestHeaders, r.Broker.Secrets = nil, nil
 		}
 		for _, k := range routeKeys {
 			set, ok := r.settings[k.name]

@@ -55,11 +55,13 @@ func size(field func(*relay.Config) *int) func(*Config, []string) error {
 	}
 }
 
+var errDuration = errors.New("is not a duration, such as 500ms, 10s or 1m30s")
+
 func duration(field func(*relay.Config) *time.Duration) func(*Config, []string) error {
 	return func(c *Config, values []string) error {
 		d, err := time.ParseDuration(values[0])
 		if err != nil {
-			return errors.New("is not a duration, such as 500ms, 10s or 1m30s")
+			return errDuration
 		}
 		return setRelay(c, field, d)
 	}

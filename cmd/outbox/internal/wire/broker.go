@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -13,6 +15,8 @@ import (
 	"github.com/outbox-go/outbox/broker/natsjs"
 	"github.com/outbox-go/outbox/broker/rabbitmq"
 	"github.com/outbox-go/outbox/broker/stdout"
+	"github.com/outbox-go/outbox/broker/stomp"
+	"github.com/outbox-go/outbox/broker/webhook"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
 )
 
@@ -27,7 +31,7 @@ func OpenPublisher(c config.Broker, output io.Writer, logger *slog.Logger) (outb
 	switch BrokerKind(c.URL) {
 	case RabbitMQ:
 		return rabbitmq.NewPublisher(c.URL, &rabbitmq.PublisherConfig{
-			Connection: rabbitmq.Connection{TLS: secure, Logger: logger}, Exchange: c.Exchange, Topology: rabbitTopology(c), Unroutable: rabbitUnroutable(c),
+			Connection: rabbitConnection(c, secure, logger), Exchange: c.Exchange, Topology: rabbitTopology(c), Unroutable: rabbitUnroutable(c),
 		})
 	case JetStream:
 		b, err := natsjs.New(c.URL, jetStreamConfig(c, secure))
@@ -35,6 +39,10 @@ func OpenPublisher(c config.Broker, output io.Writer, logger *slog.Logger) (outb
 			return nil, err
 		}
 		return b.Publisher(), nil
+	case STOMP:
+		return stomp.NewPublisher(c.URL, stompPublisher(c, secure, logger))
+	case HTTP:
+		return webhook.NewPublisher(c.URL, webhookConfig(c, secure))
 	case Stdout:
 		return stdout.New(output), nil
 	}
@@ -50,7 +58,7 @@ func OpenSubscriber(c config.Broker, logger *slog.Logger) (outbox.Subscriber, er
 	switch BrokerKind(c.URL) {
 	case RabbitMQ:
 		return rabbitmq.NewSubscriber(c.URL, &rabbitmq.SubscriberConfig{
-			Connection: rabbitmq.Connection{TLS: secure, Logger: logger}, Exchange: c.Exchange, Topology: rabbitTopology(c),
+			Connection: rabbitConnection(c, secure, logger), Exchange: c.Exchange, Topology: rabbitTopology(c), QueueType: rabbitmq.QueueType(c.QueueType),
 		})
 	case JetStream:
 		b, err := natsjs.New(c.URL, jetStreamConfig(c, secure))
@@ -58,8 +66,10 @@ func OpenSubscriber(c config.Broker, logger *slog.Logger) (outbox.Subscriber, er
 			return nil, err
 		}
 		return b.Subscriber(), nil
+	case STOMP:
+		return stomp.NewSubscriber(c.URL, stompSubscriber(c, secure, logger))
 	}
-	return nil, fmt.Errorf("nothing can be received from broker.url %q: use amqp://, amqps:// or nats://", config.Redact(c.URL))
+	return nil, fmt.Errorf("nothing can be received from broker.url %q: use amqp://, amqps://, nats://, stomp:// or stomps://", config.Redact(c.URL))
 }
 
 func rabbitTopology(c config.Broker) rabbitmq.Topology {
@@ -67,6 +77,51 @@ func rabbitTopology(c config.Broker) rabbitmq.Topology {
 		return rabbitmq.CheckOnly
 	}
 	return rabbitmq.Declare
+}
+
+func rabbitConnection(c config.Broker, secure *tls.Config, logger *slog.Logger) rabbitmq.Connection {
+	return rabbitmq.Connection{TLS: secure, Heartbeat: c.Heartbeat, ReconnectMax: c.ReconnectMax, ReconnectMin: reconnectMin(c), Logger: logger}
+}
+
+// reconnectMin returns a shortest wait that is not longer than the longest, or 0 for
+// the driver's default.
+func reconnectMin(c config.Broker) time.Duration {
+	const byDefault = 100 * time.Millisecond
+	if c.ReconnectMax > 0 && c.ReconnectMax < byDefault {
+		return c.ReconnectMax
+	}
+	return 0
+}
+
+func stompPublisher(c config.Broker, secure *tls.Config, logger *slog.Logger) *stomp.PublisherConfig {
+	return &stomp.PublisherConfig{Connection: stompConnection(c, secure, logger), Destination: c.Destination, DOP: c.DOP}
+}
+
+func stompSubscriber(c config.Broker, secure *tls.Config, logger *slog.Logger) *stomp.SubscriberConfig {
+	return &stomp.SubscriberConfig{
+		Connection: stompConnection(c, secure, logger), Destination: c.Destination, DOP: c.DOP,
+		QueueType: stomp.QueueType(c.QueueType), QueueHeaders: c.QueueHeaders, Exclusive: c.Exclusive,
+	}
+}
+
+func stompConnection(c config.Broker, secure *tls.Config, logger *slog.Logger) stomp.Connection {
+	return stomp.Connection{
+		TLS: secure, SendHeartbeat: c.Heartbeat, ReceiveHeartbeat: c.Heartbeat,
+		ReconnectMax: c.ReconnectMax, ReconnectMin: reconnectMin(c), Logger: logger,
+	}
+}
+
+func webhookConfig(c config.Broker, secure *tls.Config) *webhook.PublisherConfig {
+	w := &webhook.PublisherConfig{
+		Mode:   map[string]webhook.Mode{"binary": webhook.Binary, "batched": webhook.Batched}[c.Mode],
+		Source: c.Source, Headers: c.RequestHeaders, Secrets: c.Secrets, Timeout: c.Timeout, Concurrency: c.Concurrency,
+	}
+	if transport, ok := http.DefaultTransport.(*http.Transport); ok && secure != nil {
+		transport = transport.Clone()
+		transport.TLSClientConfig = secure
+		w.Transport = transport
+	}
+	return w
 }
 
 func rabbitFault(url, exchange string) error {
@@ -83,7 +138,9 @@ func jetStreamConfig(c config.Broker, secure *tls.Config) *natsjs.Config {
 	if secure != nil {
 		options = append(options, nats.Secure(secure))
 	}
-	return &natsjs.Config{Stream: c.Stream, SubjectPrefix: c.SubjectPrefix, Topology: topology, Options: options}
+	return &natsjs.Config{
+		Stream: c.Stream, SubjectPrefix: c.SubjectPrefix, Topology: topology, ReconnectMaxWait: c.ReconnectMax, Options: options,
+	}
 }
 
 func rabbitUnroutable(c config.Broker) rabbitmq.Unroutable {
@@ -99,7 +156,14 @@ func brokerFaults(c config.Broker, fault func(key string, err error)) {
 	switch BrokerKind(c.URL) {
 	case RabbitMQ:
 		fault("url", rabbitFault(c.URL, ""))
-		fault("exchange", rabbitFault("amqp://localhost/", c.Exchange))
+		const some = "amqp://localhost/"
+		fault("exchange", rabbitFault(some, c.Exchange))
+		connection := func(one config.Broker) error {
+			_, err := rabbitmq.NewPublisher(some, &rabbitmq.PublisherConfig{Connection: rabbitConnection(one, nil, nil)})
+			return err
+		}
+		fault("heartbeat", connection(config.Broker{Heartbeat: c.Heartbeat}))
+		fault("reconnect_max", connection(config.Broker{ReconnectMax: c.ReconnectMax}))
 	case JetStream:
 		const some = "nats://localhost:4222"
 		_, err := natsjs.New(c.URL, nil)
@@ -108,11 +172,52 @@ func brokerFaults(c config.Broker, fault func(key string, err error)) {
 		fault("stream", err)
 		_, err = natsjs.New(some, &natsjs.Config{SubjectPrefix: c.SubjectPrefix})
 		fault("subject_prefix", err)
+	case STOMP:
+		stompFaults(c, fault)
+	case HTTP:
+		webhookFaults(c, fault)
 	case Stdout:
 		if c.URL != "stdout:" {
 			fault("url", errors.New("has something after the colon: write stdout: alone"))
 		}
 	default:
-		fault("url", errors.New(unknownScheme(c.URL, "amqp://, amqps://, nats:// or stdout:")))
+		fault("url", errors.New(unknownScheme(c.URL, knownSchemes)))
 	}
+}
+
+const knownSchemes = "amqp://, amqps://, nats://, stomp://, stomps://, http://, https:// or stdout:"
+
+// stompFaults has the driver say of each key alone what is wrong with it.
+func stompFaults(c config.Broker, fault func(key string, err error)) {
+	const some = "stomp://localhost"
+	publisher := func(url string, one config.Broker) error {
+		_, err := stomp.NewPublisher(url, stompPublisher(one, nil, nil))
+		return err
+	}
+	subscriber := func(one config.Broker) error {
+		_, err := stomp.NewSubscriber(some, stompSubscriber(one, nil, nil))
+		return err
+	}
+	fault("url", publisher(c.URL, config.Broker{}))
+	fault("destination", publisher(some, config.Broker{Destination: c.Destination}))
+	fault("heartbeat", publisher(some, config.Broker{Heartbeat: c.Heartbeat}))
+	fault("reconnect_max", publisher(some, config.Broker{ReconnectMax: c.ReconnectMax}))
+	fault("queue_headers", subscriber(config.Broker{QueueHeaders: c.QueueHeaders}))
+}
+
+// webhookFaults has the driver say of each key alone what is wrong with it.
+func webhookFaults(c config.Broker, fault func(key string, err error)) {
+	publisher := func(url string, one config.Broker) error {
+		p, err := webhook.NewPublisher(url, webhookConfig(one, nil))
+		if err == nil {
+			err = p.Close()
+		}
+		return err
+	}
+	const some = "https://localhost"
+	fault("url", publisher(c.URL, config.Broker{}))
+	fault("source", publisher(some, config.Broker{Source: c.Source}))
+	fault("request_headers", publisher(some, config.Broker{RequestHeaders: c.RequestHeaders}))
+	fault("secrets", publisher(some, config.Broker{Secrets: c.Secrets}))
+	fault("timeout", publisher(some, config.Broker{Timeout: c.Timeout}))
 }

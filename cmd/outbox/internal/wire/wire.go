@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
@@ -17,6 +18,8 @@ const (
 	SQLite    = "SQLite"
 	RabbitMQ  = "RabbitMQ"
 	JetStream = "JetStream"
+	STOMP     = "STOMP"
+	HTTP      = "HTTP"
 	Stdout    = "standard output"
 )
 
@@ -40,6 +43,10 @@ func BrokerKind(url string) string {
 		return RabbitMQ
 	case "nats":
 		return JetStream
+	case "stomp", "stomps":
+		return STOMP
+	case "http", "https":
+		return HTTP
 	case "stdout":
 		return Stdout
 	}
@@ -86,12 +93,15 @@ func CheckBroker(l *config.Loaded) {
 	checkTLS(l)
 }
 
+// brokerKeys are the keys of a route that make its broker another one.
+var brokerKeys = []string{"broker_url", "exchange", "stream", "subject_prefix", "destination", "mode", "source", "request_headers", "secrets"}
+
 // CheckRoutes reports what is wrong with the brokers of the routes. Each has that
 // of broker.* or one of its own.
 func CheckRoutes(l *config.Loaded) {
 	common := len(l.Routes) == 0
 	for _, r := range l.Routes {
-		own := r.IsSet("broker_url") || r.IsSet("exchange") || r.IsSet("stream") || r.IsSet("subject_prefix")
+		own := slices.ContainsFunc(brokerKeys, r.IsSet)
 		common = common || !r.IsSet("broker_url")
 		checkRouteTLS(l, &r)
 		if !own || r.Broker.URL == "" {
@@ -123,7 +133,7 @@ func fault(l *config.Loaded, key string, err error) {
 
 func faultText(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")
-	for _, name := range []string{"rabbitmq: ", "natsjs: ", "sqlstore: ", "pgxstore: "} {
+	for _, name := range []string{"rabbitmq: ", "natsjs: ", "stomp: ", "webhook: ", "sqlstore: ", "pgxstore: "} {
 		text = strings.TrimPrefix(text, name)
 	}
 	return text
