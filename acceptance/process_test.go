@@ -26,14 +26,15 @@ const childVariable = "OUTBOX_TEST_CHILD"
 // childConfig says what a child process is to be: a relay, a worker, a NATS server,
 // or what kills itself.
 type childConfig struct {
-	Database string        // of a relay
-	Broker   string        // of a relay
-	Relay    *relayConfig  // of a relay
-	Declined string        // of a relay: topics that begin so are refused
-	Worker   *workerChild  // of a worker
-	Suicide  *suicideChild // of a relay, or who redrives, that kills itself
-	Store    string        // of a NATS server: the folder
-	Port     int           // of a NATS server
+	Database string         // of a relay
+	Broker   string         // of a relay
+	Relay    *relayConfig   // of a relay
+	Declined string         // of a relay: topics that begin so are refused
+	Worker   *workerChild   // of a worker
+	Receiver *receiverChild // of a worker that gets its messages by HTTP
+	Suicide  *suicideChild  // of a relay, or who redrives, that kills itself
+	Store    string         // of a NATS server: the folder
+	Port     int            // of a NATS server
 }
 
 // relayConfig is a relay.Config that can be handed to a child process, as JSON: what
@@ -64,6 +65,8 @@ func childMain() bool {
 		run = c.runNATS
 	case c.Worker != nil:
 		run = c.runWorker
+	case c.Receiver != nil:
+		run = c.runReceiver
 	case c.Suicide != nil:
 		run = c.runSuicide
 	}
