@@ -31,6 +31,8 @@ func (s *Store) UntrackSQL(ctx context.Context, table string) (string, error) {
 	return s.backend.UntrackSQL(ctx, table)
 }
 
-// Tracked returns the tables that publish into this outbox, and what has changed about
-// them since they were tracked.
-func (s *Store) Tracked(ctx context.Context) ([]track.Table, error) { return s.backend.Tracked(ctx) }
+// Tracked returns the tables that publish into this outbox, all or those that are
+// named, and what has changed about them since they were tracked.
+func (s *Store) Tracked(ctx context.Context, tables ...string) ([]track.Table, error) {
+	return s.backend.Tracked(ctx, tables...)
+}

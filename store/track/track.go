@@ -58,8 +58,9 @@ type Tracker interface {
 	UntrackSQL(ctx context.Context, table string) (string, error)
 
 	// Tracked returns the tables that publish into this outbox, by name, and what has
-	// changed about them since.
-	Tracked(ctx context.Context) ([]Table, error)
+	// changed about them since: all, or those that are named, with [ErrNotTracked] for
+	// each that does not.
+	Tracked(ctx context.Context, tables ...string) ([]Table, error)
 }
 
 // ErrNotTracked is returned for a table that does not publish into the outbox.

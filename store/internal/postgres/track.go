@@ -64,8 +64,11 @@ func (s *trackSubject) subject() track.Subject {
 // quoted returns the table's name as in SQL.
 func (s *trackSubject) quoted() string { return Quote(s.Schema) + "." + Quote(s.Name) }
 
-// among returns the table if it is tracked, or nil.
+// among returns the table if it is there and tracked, or nil.
 func (s *trackSubject) among(tracked []trackedTable) *trackedTable {
+	if s == nil {
+		return nil
+	}
 	i := slices.IndexFunc(tracked, func(t trackedTable) bool { return t.OID == s.OID })
 	if i < 0 {
 		return nil

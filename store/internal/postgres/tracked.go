@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -60,19 +61,50 @@ type trackedColumn struct {
 }
 
 // Tracked implements [track.Tracker].
-func (c *Core) Tracked(ctx context.Context) ([]track.Table, error) {
-	tracked, err := c.trackedTables(ctx, c.db)
+func (c *Core) Tracked(ctx context.Context, names ...string) (list []track.Table, err error) {
+	err = c.db.InTx(ctx, OneSnapshot, func(q Querier) error {
+		tracked, err := c.trackedTables(ctx, q)
+		if err != nil {
+			return err
+		}
+		if len(names) > 0 {
+			if tracked, err = c.named(ctx, q, tracked, names); err != nil {
+				return err
+			}
+		}
+		list = make([]track.Table, len(tracked))
+		for i := range tracked {
+			list[i] = tracked[i].table()
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("look for tracked tables: %w", err)
 	}
-	tables := make([]track.Table, len(tracked))
-	for i := range tracked {
-		t := &tracked[i]
-		d := &t.definition
-		tables[i] = track.Table{Name: t.Quoted, On: d.On, Fields: d.Fields, Topic: d.Topic, Key: d.Key, Changes: d.Changes(t.state())}
+	slices.SortFunc(list, func(a, b track.Table) int { return cmp.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// named returns the tables of those names, as in SQL.
+func (c *Core) named(ctx context.Context, q Querier, tracked []trackedTable, names []string) (found []trackedTable, err error) {
+	var errs []error
+	for _, name := range names {
+		subject, err := c.findSubject(ctx, q, name)
+		switch t := subject.among(tracked); {
+		case err != nil:
+			errs = append(errs, err)
+		case t == nil:
+			errs = append(errs, fmt.Errorf("%s: %w", name, track.ErrNotTracked))
+		default:
+			found = append(found, *t)
+		}
 	}
-	slices.SortFunc(tables, func(a, b track.Table) int { return cmp.Compare(a.Name, b.Name) })
-	return tables, nil
+	return found, errors.Join(errs...)
+}
+
+func (t *trackedTable) table() track.Table {
+	d := &t.definition
+	return track.Table{Name: t.Quoted, On: d.On, Fields: d.Fields, Topic: d.Topic, Key: d.Key, Changes: d.Changes(t.state())}
 }
 
 // trackedTables returns those of this outbox: others may be in the same schema.

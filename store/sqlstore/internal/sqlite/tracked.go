@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -25,11 +26,16 @@ type trackedTable struct {
 }
 
 // Tracked implements [track.Tracker].
-func (s *Store) Tracked(ctx context.Context) (list []track.Table, err error) {
+func (s *Store) Tracked(ctx context.Context, names ...string) (list []track.Table, err error) {
 	err = s.snapshot(ctx, func(c runner) error {
 		tracked, err := s.trackedTables(ctx, c)
 		if err != nil {
 			return err
+		}
+		if len(names) > 0 {
+			if tracked, err = s.named(ctx, c, tracked, names); err != nil {
+				return err
+			}
 		}
 		list = make([]track.Table, 0, len(tracked))
 		for _, t := range tracked {
@@ -47,6 +53,24 @@ func (s *Store) Tracked(ctx context.Context) (list []track.Table, err error) {
 	}
 	slices.SortFunc(list, func(a, b track.Table) int { return cmp.Compare(a.Name, b.Name) })
 	return list, nil
+}
+
+// named returns the tables of those names.
+func (s *Store) named(ctx context.Context, c runner, tracked map[string]*trackedTable, names []string) (map[string]*trackedTable, error) {
+	var errs []error
+	found := map[string]*trackedTable{}
+	for _, name := range names {
+		subject, err := s.findSubject(ctx, c, name)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case tracked[subject.Name] == nil:
+			errs = append(errs, fmt.Errorf("%s: %w", name, track.ErrNotTracked))
+		default:
+			found[subject.Name] = tracked[subject.Name]
+		}
+	}
+	return found, errors.Join(errs...)
 }
 
 // trackedTables returns those of this outbox by their names; others may be in the
