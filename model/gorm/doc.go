@@ -1,0 +1,42 @@
+// Package gormoutbox publishes GORM models when they are saved, in the transaction in
+// which GORM saves them.
+//
+//	store := sqlstore.New(sqlDB, sqlstore.PostgreSQL, nil)
+//	err := db.Use(gormoutbox.New(outbox.New(store), users, orders))
+//
+// From then on Create, CreateInBatches, Save, Update, Updates, UpdateColumn and Delete
+// emit for the models that are published, see package model, and for no others. The
+// messages of a statement are one INSERT, in GORM's own transaction for it or in the
+// one that the caller has begun: what is rolled back, to a savepoint too, was not
+// emitted. With SkipDefaultTransaction, a statement on a published model still has a
+// transaction of its own. Associations that are saved along are published too. A soft
+// delete is [model.Deleted].
+//
+// A message tells what the database has. A new row is published as it is in memory.
+// After an update or a delete GORM reads the rows back in the same statement, by
+// RETURNING, and so all rows of
+//
+//	db.Model(&User{}).Where("age > ?", 18).Update("adult", true)
+//
+// are published, and held in memory for it. After an upsert, and where columns were
+// left out by Select, Omit or a permission, the new rows are read back by a SELECT. Of
+// an upsert it is not known what it did: configurations for [model.Created] and for
+// [model.Updated] publish it.
+//
+// A serializer gets the model that was given, with its associations, if that is a
+// single one; of several it gets the rows alone. A slice given to Delete is filled with
+// the rows that were deleted.
+//
+// Messages are emitted before the model's hooks AfterCreate, AfterUpdate, AfterDelete
+// and AfterSave are called. When one of them fails, or anything else, the transaction
+// must be rolled back; GORM does so with its own.
+//
+// # What is not published
+//
+// [Skip] saves without publishing. SQL by Exec and Raw is not seen, nor is
+// what other programs write: the command "outbox track" has the database publish
+// that. What cannot be published rightly is an error, before it is written or so that
+// it is rolled back: rows given as maps, or as another type of the same table; an
+// update with FROM; several rows with ON CONFLICT DO NOTHING of which only some were
+// inserted, or with DO UPDATE WHERE; a dialect without RETURNING where it is needed.
+package gormoutbox

@@ -1,2 +1,0 @@
-// Package gormoutbox publishes GORM models when they are saved.
-package gormoutbox
