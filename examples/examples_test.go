@@ -96,15 +96,17 @@ type program struct {
 	text bytes.Buffer
 }
 
-// start builds an example and runs it, until the test ends at the latest.
-func start(t *testing.T, dir string, env ...string) *program {
+// start builds the program in a folder and runs it with the arguments behind that,
+// until the test ends at the latest.
+func start(t *testing.T, command string, env ...string) *program {
 	t.Helper()
+	dir, args, _ := strings.Cut(command, " ")
 	path := filepath.Join(t.TempDir(), filepath.Base(dir))
 	if out, err := exec.Command("go", "build", "-o", path, dir).CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", dir, err, out)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &program{cmd: exec.CommandContext(ctx, path)}
+	p := &program{cmd: exec.CommandContext(ctx, path, strings.Fields(args)...)}
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
 	p.cmd.WaitDelay = patience
 	p.cmd.Env = append(os.Environ(), env...)
@@ -117,7 +119,7 @@ func start(t *testing.T, dir string, env ...string) *program {
 		}
 		cancel()
 		if !p.cmd.ProcessState.Success() {
-			t.Errorf("%s: %v\n%s", dir, p.cmd.ProcessState, p.output())
+			t.Errorf("%s: %v\n%s", command, p.cmd.ProcessState, p.output())
 		}
 	})
 	return p

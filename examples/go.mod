@@ -16,9 +16,13 @@ require (
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/outbox-go/outbox v0.0.0
 	github.com/outbox-go/outbox/broker/rabbitmq v0.0.0-00010101000000-000000000000
+	github.com/outbox-go/outbox/broker/stomp v0.0.0-00010101000000-000000000000
 	github.com/outbox-go/outbox/broker/webhook v0.0.0-00010101000000-000000000000
+	github.com/outbox-go/outbox/model/gorm v0.0.0-00010101000000-000000000000
 	github.com/outbox-go/outbox/store/pgxstore v0.0.0-00010101000000-000000000000
-	github.com/outbox-go/outbox/store/sqlstore v0.0.0-00010101000000-000000000000
+	github.com/outbox-go/outbox/store/sqlstore v0.0.0
+	gorm.io/driver/postgres v1.6.3
+	gorm.io/gorm v1.31.2
 	modernc.org/sqlite v1.58.0
 )
 
@@ -28,6 +32,8 @@ require (
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
 	github.com/jackc/puddle/v2 v2.2.3 // indirect
+	github.com/jinzhu/inflection v1.0.0 // indirect
+	github.com/jinzhu/now v1.1.5 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
 	github.com/rabbitmq/amqp091-go v1.16.0 // indirect
