@@ -1,7 +1,6 @@
 package acceptance
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -80,25 +79,29 @@ func shopEvent(t testing.TB, id, source, typ string, data any) cloudevents.Event
 	return e
 }
 
-// post sends events by the SDK and returns the answer.
-func post(t testing.TB, url, mode string, events ...cloudevents.Event) *http.Response {
+// eventAnswer is what a sender is told.
+type eventAnswer struct {
+	status           int
+	retryAfter, body string
+}
+
+// postEvents sends events by the SDK and returns the answer.
+func postEvents(t testing.TB, url, mode string, events ...cloudevents.Event) eventAnswer {
 	t.Helper()
 	req, err := eventModes[mode](context.Background(), url, events...)
 	must(t, err)
 	resp, err := http.DefaultClient.Do(req)
 	must(t, err)
+	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	must(t, err)
-	must(t, resp.Body.Close())
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp
+	return eventAnswer{resp.StatusCode, resp.Header.Get("Retry-After"), string(body)}
 }
 
-func wantAnswer(t testing.TB, resp *http.Response, status int) {
+func wantAnswer(t testing.TB, a eventAnswer, status int) {
 	t.Helper()
-	if resp.StatusCode != status {
-		body, _ := io.ReadAll(resp.Body)
-		t.Errorf("answer %s %q, want %d", resp.Status, body, status)
+	if a.status != status {
+		t.Errorf("answer %d %q, want %d", a.status, a.body, status)
 	}
 }
 
@@ -119,25 +122,25 @@ func TestP15_OverHTTP(t *testing.T) {
 		want := map[string]int{}
 		for mode := range eventModes {
 			e := shopEvent(t, mode, "/shop", orderPlaced, order{Key: "k"})
-			wantAnswer(t, post(t, url, mode, e), http.StatusNoContent)
-			wantAnswer(t, post(t, url, mode, e), http.StatusNoContent)
-			wantAnswer(t, post(t, url, mode, shopEvent(t, mode, "/market", orderPlaced, order{})), http.StatusNoContent)
+			wantAnswer(t, postEvents(t, url, mode, e), http.StatusNoContent)
+			wantAnswer(t, postEvents(t, url, mode, e), http.StatusNoContent)
+			wantAnswer(t, postEvents(t, url, mode, shopEvent(t, mode, "/market", orderPlaced, order{})), http.StatusNoContent)
 			want["/shop "+mode], want["/market "+mode] = 1, 1
 
 			var both sync.WaitGroup
 			for range 2 {
 				both.Go(func() {
-					wantAnswer(t, post(t, url, mode, shopEvent(t, "both", "/"+mode, orderPlaced, order{})), http.StatusNoContent)
+					wantAnswer(t, postEvents(t, url, mode, shopEvent(t, "both", "/"+mode, orderPlaced, order{})), http.StatusNoContent)
 				})
 			}
 			both.Wait()
 			want["/"+mode+" both"] = 1
 
-			wantAnswer(t, post(t, url, mode, shopEvent(t, "wrong", "/shop", "invoice.sent", order{})), http.StatusBadRequest)
-			wantAnswer(t, post(t, url, mode, shopEvent(t, "wrong", "/shop", orderPlaced, "no order")), http.StatusBadRequest)
+			wantAnswer(t, postEvents(t, url, mode, shopEvent(t, "wrong", "/shop", "invoice.sent", order{})), http.StatusBadRequest)
+			wantAnswer(t, postEvents(t, url, mode, shopEvent(t, "wrong", "/shop", orderPlaced, "no order")), http.StatusBadRequest)
 		}
 		first, second := shopEvent(t, "twice", "/batch", orderPlaced, order{}), shopEvent(t, "other", "/batch", orderPlaced, order{})
-		wantAnswer(t, post(t, url, "batched", first, second, first), http.StatusNoContent)
+		wantAnswer(t, postEvents(t, url, "batched", first, second, first), http.StatusNoContent)
 		want["/batch twice"], want["/batch other"] = 1, 1
 		wantEffects(t, db, want)
 		if int(runs.Load()) != len(want) {
@@ -162,31 +165,31 @@ func TestP16_OverHTTP(t *testing.T) {
 			return nil
 		})
 		want := map[string]int{}
-		wantRetry := func(resp *http.Response) {
+		wantRetry := func(a eventAnswer) {
 			t.Helper()
-			wantAnswer(t, resp, http.StatusServiceUnavailable)
-			if after := resp.Header.Get("Retry-After"); after != "2" {
-				t.Errorf("Retry-After: %q, want the worker's 1.5 s, rounded up", after)
+			wantAnswer(t, a, http.StatusServiceUnavailable)
+			if a.retryAfter != "2" {
+				t.Errorf("Retry-After: %q, want the worker's 1.5 s, rounded up", a.retryAfter)
 			}
 			wantEffects(t, db, want)
 		}
 		for mode := range eventModes {
 			never := shopEvent(t, "never", "/"+mode, orderPlaced, order{Key: "never"})
-			wantRetry(post(t, url, mode, never))
+			wantRetry(postEvents(t, url, mode, never))
 			e := shopEvent(t, mode, "/shop", orderPlaced, order{Key: "k"})
-			wantRetry(post(t, url, mode, e))
+			wantRetry(postEvents(t, url, mode, e))
 			want["/shop "+mode] = 1
-			wantAnswer(t, post(t, url, mode, e), http.StatusNoContent)
+			wantAnswer(t, postEvents(t, url, mode, e), http.StatusNoContent)
 			wantEffects(t, db, want)
-			wantRetry(post(t, url, mode, never))
+			wantRetry(postEvents(t, url, mode, never))
 		}
 		// Of a batch, what succeeded is not undone by what fails.
 		good, bad := shopEvent(t, "good", "/batch", orderPlaced, order{}), shopEvent(t, "bad", "/batch", orderPlaced, order{})
 		failed.Store("/batch good", true)
 		want["/batch good"] = 1
-		wantRetry(post(t, url, "batched", bad, good))
+		wantRetry(postEvents(t, url, "batched", bad, good))
 		want["/batch bad"] = 1
-		wantAnswer(t, post(t, url, "batched", bad, good), http.StatusNoContent)
+		wantAnswer(t, postEvents(t, url, "batched", bad, good), http.StatusNoContent)
 		wantEffects(t, db, want)
 	})
 }
@@ -265,7 +268,9 @@ func (c *childConfig) runReceiver(ctx context.Context) (err error) {
 		fmt.Println(listener.Addr())
 	}()
 	err = errors.Join(w.Run(ctx), server.Close())
-	<-served
+	if ended := <-served; !errors.Is(ended, http.ErrServerClosed) {
+		err = errors.Join(err, ended)
+	}
 	return err
 }
 
