@@ -24,6 +24,10 @@ func TestHelpShowsDefaultsAndVariables(t *testing.T) {
 	call(t, nil, "", "emit", "--help").want(t, 0, "--header name=value")
 	call(t, nil, "", "migrate", "--help").want(t, 0, "--print", "inbox")
 	call(t, nil, "", "purge", "--help").want(t, 0, "--older-than age", "(default 1000)", "are never deleted", "--sent")
+	call(t, nil, "", "subscribe", "--help").want(t, 0, "--queue name", "[OUTBOX_SUBSCRIBE_QUEUE]", "--topic patterns", "(default 1s,10s,1m,5m)", "--exec program",
+		"INSERT INTO outbox.inbox", "[OUTBOX_BROKER_QUEUE_TYPE]")
+	call(t, nil, "", "send", "--help").want(t, 0, "--lines", "--broker-mode word", "[OUTBOX_BROKER_DESTINATION]")
+	call(t, nil, "", "--help").want(t, 0, "send ", "subscribe ")
 	call(t, nil, "", "--help").want(t, 0, "dead ", "messages ", "pause ", "resume ", "stats ")
 	call(t, nil, "", "dead", "--help").want(t, 0, "list ", "show ", "export ", "redrive ", "discard ")
 	call(t, nil, "", "messages", "--help").want(t, 0, "list ", "show ", "retry ", "cancel ")
@@ -92,6 +96,8 @@ func TestURLsAreCheckedByTheirKind(t *testing.T) {
 		{"postgres://h/d", "kafka://h", "has the unknown scheme kafka"},
 		{"postgres://h/d", "nats://", "an address without a host"},
 		{"postgres://h/d", "amqp://h:port/", "the URL is not one of the form"},
+		{"postgres://h/d", "stomp://h:port/", "broker.url"},
+		{"postgres://h/d", "https://u:geheim@/x", "broker.url"},
 	} {
 		got := call(t, nil, "", "relay", "--database-url", tc.database, "--broker-url", tc.broker)
 		t.Run(tc.database+" "+tc.broker, func(t *testing.T) { got.want(t, exitUsage, "the configuration is wrong", tc.want) })
@@ -100,6 +106,15 @@ func TestURLsAreCheckedByTheirKind(t *testing.T) {
 		want(t, exitUsage, "broker.exchange", "reserved")
 	call(t, nil, "", "relay", "--database-url", "postgres://h/d", "--broker-url", "nats://h", "--broker-stream", "a.b", "--broker-subject-prefix", "c").
 		want(t, exitUsage, "broker.stream", "broker.subject_prefix")
+	call(t, nil, "", "relay", "--database-url", "postgres://h/d", "--broker-url", "stomp://h", "--broker-destination", "topic", "--broker-heartbeat", "1ms",
+		"--broker-exclusive", "yes", "--broker-queue-type", "quorum").
+		want(t, exitUsage, "3 problems", "broker.destination \"topic\"", "broker.heartbeat \"1ms\"", "broker.queue_type \"quorum\"")
+	hook := call(t, nil, "", "relay", "--database-url", "postgres://h/d", "--broker-url", "https://h/x?token=geheim", "--broker-secrets", "geheim",
+		"--broker-request-headers", "Content-Type: geheim")
+	hook.want(t, exitUsage, "2 problems", "broker.secrets \"xxxxx\"", "broker.request_headers \"xxxxx\"")
+	if strings.Contains(hook.stderr, "geheim") {
+		t.Errorf("a secret is shown:\n%s", hook.stderr)
+	}
 }
 
 func TestVersion(t *testing.T) {

@@ -60,8 +60,8 @@ func (a answer) want(t *testing.T, code int, words ...string) {
 	}
 }
 
-// program builds the program and returns its path.
-func program(t *testing.T) string {
+// binary builds the program and returns its path.
+func binary(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "outbox")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".").CombinedOutput(); err != nil {

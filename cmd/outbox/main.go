@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/outbox-go/outbox/cmd/outbox/internal/program"
 )
 
 // Exit codes.
@@ -25,6 +27,7 @@ func main() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, environ: os.Environ()}
 	go func() {
 		cancel(stopped{<-signals})
 		// Some send one signal twice: to the process and to its group.
@@ -33,9 +36,9 @@ func main() {
 			<-signals
 		}
 		fmt.Fprintf(os.Stderr, "outbox: ended at once by a second signal: %v\n", <-signals)
+		a.children.Kill()
 		os.Exit(exitFailure)
 	}()
-	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv}
 	os.Exit(a.run(ctx, os.Args[1:]))
 }
 
@@ -51,4 +54,6 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	env            func(name string) (string, bool)
+	environ        []string         // all that env knows
+	children       program.Children // what was started
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/outbox-go/outbox/internal/testenv"
 )
 
-// process is a relay in a process of its own.
+// process is a command in a process of its own.
 type process struct {
 	t   *testing.T
 	cmd *exec.Cmd
@@ -31,7 +31,13 @@ type process struct {
 // startRelay starts a relay and waits until its log has that word.
 func startRelay(t *testing.T, ready string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(program(t), append([]string{"relay"}, args...)...), ended: make(chan struct{})}
+	return startProgram(t, ready, append([]string{"relay"}, args...)...)
+}
+
+// startProgram starts a command and waits until its log has that word.
+func startProgram(t *testing.T, ready string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(binary(t), args...), ended: make(chan struct{})}
 	p.cmd.Stderr = p
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -74,7 +80,7 @@ func (p *process) wantCode(code int, within time.Duration) {
 	select {
 	case <-p.ended:
 	case <-time.After(within):
-		p.t.Fatalf("the relay has not ended within %v:\n%s", within, p.log())
+		p.t.Fatalf("it has not ended within %v:\n%s", within, p.log())
 	}
 	if got := p.cmd.ProcessState.ExitCode(); got != code {
 		p.t.Fatalf("exit code %d, want %d:\n%s", got, code, p.log())

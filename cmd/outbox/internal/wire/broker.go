@@ -203,6 +203,7 @@ func stompFaults(c config.Broker, fault func(key string, err error)) {
 	fault("heartbeat", publisher(some, config.Broker{Heartbeat: c.Heartbeat}))
 	fault("reconnect_max", publisher(some, config.Broker{ReconnectMax: c.ReconnectMax}))
 	fault("queue_headers", subscriber(config.Broker{QueueHeaders: c.QueueHeaders}))
+	fault("queue_type", subscriber(config.Broker{QueueType: c.QueueType, Exclusive: c.Exclusive, DOP: c.DOP}))
 }
 
 // webhookFaults has the driver say of each key alone what is wrong with it.

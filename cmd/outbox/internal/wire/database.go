@@ -22,6 +22,7 @@ import (
 	"github.com/outbox-go/outbox/store"
 	"github.com/outbox-go/outbox/store/pgxstore"
 	"github.com/outbox-go/outbox/store/sqlstore"
+	"github.com/outbox-go/outbox/worker"
 )
 
 // Store is the outbox that a URL names.
@@ -47,6 +48,10 @@ type Store interface {
 
 	// CountInbox counts them all.
 	CountInbox(ctx context.Context, age time.Duration) (int, error)
+
+	// Handle registers a handler that runs in a transaction with a row of the inbox,
+	// so that a message for which it has succeeded is known again.
+	Handle(w *worker.Worker, pattern string, handler func(context.Context, *worker.Delivery[[]byte]) error, opts ...worker.HandleOption)
 
 	// Close releases the store and its connections.
 	Close() error
