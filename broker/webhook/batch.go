@@ -104,10 +104,11 @@ func (j *job) id() string {
 	return "batch-" + hex.EncodeToString(sum.Sum(nil)[:16])
 }
 
-// sendEvents posts the JSON array body.
+// sendEvents posts the JSON array body. The content type has no charset, which JSON
+// does not need: the SDK of Go does not know a batch by it.
 func (p *Publisher) sendEvents(ctx context.Context, id string, body []byte) error {
 	return p.post(ctx, target{client: p.own, url: p.url, own: true}, id,
-		&Request{ContentType: cloudevent.BatchContentType + charset, Body: body})
+		&Request{ContentType: cloudevent.BatchContentType, Body: body})
 }
 
 // event returns m as a JSON document.

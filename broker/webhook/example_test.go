@@ -35,7 +35,7 @@ func ExamplePublisher() {
 		ContentType: outbox.ContentTypeJSON, Payload: []byte(`{"name":"Ada"}`),
 	}))
 	// Output:
-	// application/cloudevents+json; charset=UTF-8
+	// application/cloudevents+json
 	// {"specversion":"1.0","id":"0190b5a8-0000-7000-8000-000000000001","source":"/users","type":"user.created","partitionkey":"123","outboxtopic":"user.created","datacontenttype":"application/json","data":{"name":"Ada"}}
 	// <nil>
 }

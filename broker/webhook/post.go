@@ -16,10 +16,7 @@ import (
 	"github.com/outbox-go/outbox/broker/webhook/internal/cloudevent"
 )
 
-const (
-	charset   = "; charset=UTF-8"
-	userAgent = "outbox-webhook"
-)
+const userAgent = "outbox-webhook"
 
 // target is where a request goes.
 type target struct {
@@ -85,7 +82,7 @@ func (p *Publisher) request(m *outbox.Message) (*Request, error) {
 		return r, nil
 	}
 	event, err := p.event(m)
-	return &Request{ContentType: cloudevent.ContentType + charset, Body: event}, err
+	return &Request{ContentType: cloudevent.ContentType, Body: event}, err
 }
 
 // custom returns what the configured function makes of m.
