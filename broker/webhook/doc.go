@@ -111,6 +111,7 @@
 //
 // When the sender hangs up, a handler that has begun goes on; what waits for its turn
 // is not handled. Limits on time while a request is read are the http.Server's:
-// set ReadHeaderTimeout and ReadTimeout. To stop, end the worker first, then call
+// set ReadHeaderTimeout and ReadTimeout. Its WriteTimeout, if there is one, has to be
+// longer than ReadTimeout and ReceiverConfig.Timeout together. To stop, end the worker first, then call
 // Server.Shutdown: what runs is answered, all else gets 503.
 package webhook

@@ -16,7 +16,7 @@ import (
 // ReceiverConfig is the optional part of [NewReceiver].
 type ReceiverConfig struct {
 	// MaxBody is the greatest number of bytes in the body of a request. Defaults to
-	// 1 MiB; 1 KiB to 64 MiB.
+	// 1 MiB; 1 KiB to 64 MiB. It is in memory until the answer.
 	MaxBody int64
 
 	// MaxBatch is the greatest number of events in a request of mode [Batched].
@@ -68,8 +68,8 @@ type ReceiverConfig struct {
 // once; as many requests may wait for their turn, and the others get 503.
 //
 // It is the sender that counts the attempts and keeps what is dead. So a message
-// has no Failure, each attempt is the first to the worker, and what its
-// configuration says of the number of attempts applies only when it is one.
+// has no Failure, and each attempt is the first to the worker: of its Retries the
+// first delay counts, and MaxAttempts only if it is 1.
 //
 // Message.ID is the event's id if the sender is a [Publisher], which makes all
 // fields of the message as they were. Of another system's event it is the source and

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -34,7 +35,8 @@ type problem struct {
 	status     int
 	text       string
 	retryAfter time.Duration // of a 503
-	handled    bool          // by the worker, which has told of it in its log
+	attempted  bool          // of a 503: the worker is well, and its handler failed
+	logged     bool          // by another
 }
 
 func unavailableFor(text string) *problem {
@@ -76,7 +78,13 @@ func (r *Receiver) options(h http.Header, req *http.Request) {
 }
 
 // post handles the events of a request. Nil is success.
-func (r *Receiver) post(w http.ResponseWriter, req *http.Request) *problem {
+func (r *Receiver) post(w http.ResponseWriter, req *http.Request) (p *problem) {
+	defer func() { // of the functions of the configuration
+		if value := recover(); value != nil {
+			r.config.Logger.Error("panic while a request was read", "error", &outbox.PanicError{Value: value}, "stack", string(debug.Stack()))
+			p = &problem{status: http.StatusInternalServerError, text: "internal error", logged: true}
+		}
+	}()
 	if r.running() == nil { // before the body is read for nothing
 		return unavailableFor("no worker is running")
 	}
@@ -148,9 +156,9 @@ func (r *Receiver) handle(ctx context.Context, events []cloudevent.Event) *probl
 	case unavailable:
 		return unavailableFor("the event could not be handled now, or not in time")
 	case retried:
-		return &problem{status: http.StatusServiceUnavailable, text: "the attempt to handle the event failed", retryAfter: a.delay, handled: true}
+		return &problem{status: http.StatusServiceUnavailable, text: "the attempt to handle the event failed", retryAfter: a.delay, attempted: true, logged: true}
 	case refused:
-		return &problem{status: http.StatusBadRequest, text: "the event was refused for good", handled: true}
+		return &problem{status: http.StatusBadRequest, text: "the event was refused for good", logged: true}
 	}
 	return unwanted
 }
@@ -162,16 +170,16 @@ func (r *Receiver) topic(m *outbox.Message) string {
 	return r.config.Topic(m)
 }
 
-// refuse answers with p, and logs it unless the worker does.
+// refuse answers with p, and logs it unless another does.
 func (r *Receiver) refuse(w http.ResponseWriter, req *http.Request, p *problem) {
 	if p.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", strconv.FormatInt(int64((p.retryAfter+time.Second-1)/time.Second), 10))
-		if p.handled {
+		if p.attempted {
 			w.Header().Set(headerOutcome, outcomeRetry)
 		}
 	}
 	http.Error(w, p.text, p.status)
-	if !p.handled {
+	if !p.logged {
 		r.config.Logger.LogAttrs(req.Context(), slog.LevelInfo, "request refused",
 			slog.Int("status", p.status), slog.String("reason", p.text), slog.String("remote_addr", req.RemoteAddr))
 	}

@@ -238,6 +238,23 @@ func TestReceiverMapsTopics(t *testing.T) {
 	wantStatus(t, b.post(structured, event("1", "nothing")), 400)
 }
 
+// TestPanicIsAnError: the connection lives, and the sender knows that it is this
+// request.
+func TestPanicIsAnError(t *testing.T) {
+	t.Parallel()
+	topic := func(*outbox.Message) string { panic("a secret") }
+	authorize := func(*http.Request, []byte) error { panic("a secret") }
+	for _, config := range []webhook.ReceiverConfig{{Topic: topic}, {Authorize: authorize}} {
+		b := newBed(t, &config)
+		b.subscribe(1, settling(t, ack))
+		r := b.post(structured, event("1", "a"))
+		wantStatus(t, r, 500)
+		if strings.Contains(r.body, "secret") {
+			t.Errorf("body %q", r.body)
+		}
+	}
+}
+
 func TestNewReceiverReportsAllFaults(t *testing.T) {
 	t.Parallel()
 	_, err := webhook.NewReceiver(&webhook.ReceiverConfig{
