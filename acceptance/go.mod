@@ -15,6 +15,7 @@ require (
 	github.com/outbox-go/outbox/store/pgxstore v0.0.0
 	github.com/outbox-go/outbox/store/sqlstore v0.0.0
 	github.com/rabbitmq/amqp091-go v1.16.0
+	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1
 	google.golang.org/protobuf v1.36.12
 	modernc.org/sqlite v1.58.0
 	pgregory.net/rapid v1.3.0
