@@ -95,6 +95,7 @@
 //	     undecodable: what the worker would send to the dead letters
 //	401  not signed, or not authorized
 //	405  neither POST nor OPTIONS
+//	408  not read within http.Server.ReadTimeout
 //	413  more bytes or events than ReceiverConfig allows
 //	415  a format other than JSON, or compressed
 //	503  to be sent again, not before Retry-After: the handler failed (with

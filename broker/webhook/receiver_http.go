@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -118,6 +119,8 @@ func (r *Receiver) read(w http.ResponseWriter, req *http.Request) ([]byte, *prob
 	switch {
 	case errors.As(err, &limit):
 		return nil, tooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, &problem{status: http.StatusRequestTimeout, text: "the body did not come in time"}
 	case err != nil:
 		return nil, &problem{status: http.StatusBadRequest, text: "the body could not be read"}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +181,22 @@ func TestReceiverRefusesRequests(t *testing.T) {
 		settling(t, ack)(s.next())
 		wantStatus(t, await(t, "the answer", answer), 204)
 	})
+}
+
+// TestSlowBody: that it was slow does not tell that it is wrong.
+func TestSlowBody(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, nil)
+	b.subscribe(1, settling(t, ack))
+	server := httptest.NewUnstartedServer(b.Receiver)
+	server.Config.ReadTimeout = 50 * time.Millisecond
+	server.Start()
+	defer server.Close()
+	body, rest := io.Pipe() // nothing comes
+	defer rest.Close()
+	req := b.request(t.Context(), http.MethodPost, structured, "")
+	req.URL.Host, req.Body, req.ContentLength = server.Listener.Addr().String(), body, 100
+	wantStatus(t, do(req), 408)
 }
 
 type endless struct{}
