@@ -47,13 +47,6 @@ func (c *Config) Validate() error {
 	if host, port, err := net.SplitHostPort(c.Addr); err != nil || host == "" || port == "" {
 		errs = append(errs, fmt.Errorf("Addr is %q: want host:port", c.Addr))
 	}
-	for _, f := range []struct{ name, value string }{
-		{"Host", c.Host}, {"Login", c.Login}, {"Passcode", c.Passcode},
-	} {
-		if strings.ContainsAny(f.value, "\r\n") {
-			errs = append(errs, fmt.Errorf("%s has a line end, which CONNECT cannot send", f.name))
-		}
-	}
 	for _, f := range []struct {
 		name  string
 		value time.Duration
@@ -89,15 +82,20 @@ func Dial(ctx context.Context, config *Config) (*Conn, error) {
 		return nil, err
 	}
 	config = config.withDefaults()
-	dialing, cancel := context.WithTimeoutCause(ctx, config.Timeout,
-		fmt.Errorf("no STOMP connection within %v: %w", config.Timeout, context.DeadlineExceeded))
+	ctx, cancel := config.dialing(ctx)
 	defer cancel()
 	var dialer net.Dialer
-	raw, err := dialer.DialContext(dialing, "tcp", config.Addr)
+	raw, err := dialer.DialContext(ctx, "tcp", config.Addr)
 	if err != nil {
-		return nil, cause(dialing, err)
+		return nil, cause(ctx, err)
 	}
-	return open(dialing, raw, config)
+	return open(ctx, raw, config)
+}
+
+// dialing returns the context that a connection is made in.
+func (c *Config) dialing(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, c.Timeout,
+		fmt.Errorf("no STOMP connection within %v: %w", c.Timeout, context.DeadlineExceeded))
 }
 
 // open makes a connection of raw, which it closes if that fails.
@@ -155,6 +153,9 @@ func tlsConfig(config *Config) *tls.Config {
 	return t
 }
 
+// connectFrame returns the first frame. It is STOMP in the place of CONNECT where
+// that makes a difference: the headers of STOMP are escaped, those of CONNECT must
+// not be, and RabbitMQ reads both as escaped.
 func connectFrame(config *Config) *Frame {
 	f := &Frame{Command: Connect, Headers: []Header{
 		{"accept-version", version},
@@ -163,6 +164,9 @@ func connectFrame(config *Config) *Frame {
 	}}
 	if config.Login != "" || config.Passcode != "" {
 		f.Headers = append(f.Headers, Header{"login", config.Login}, Header{"passcode", config.Passcode})
+	}
+	if strings.ContainsAny(config.Host+config.Login+config.Passcode, "\\\r\n") {
+		f.Command = Stomp
 	}
 	return f
 }
@@ -198,9 +202,12 @@ func withoutPasscode(f *Frame, passcode string) *Frame {
 		return f
 	}
 	const name, hidden = "passcode:", "passcode:xxxxx"
-	for i := range f.Headers {
-		f.Headers[i].Value = strings.ReplaceAll(f.Headers[i].Value, name+passcode, hidden)
+	escaped, _ := appendEscaped(nil, passcode, false)
+	for _, form := range []string{passcode, string(escaped)} {
+		for i := range f.Headers {
+			f.Headers[i].Value = strings.ReplaceAll(f.Headers[i].Value, name+form, hidden)
+		}
+		f.Body = bytes.ReplaceAll(f.Body, []byte(name+form), []byte(hidden))
 	}
-	f.Body = bytes.ReplaceAll(f.Body, []byte(name+passcode), []byte(hidden))
 	return f
 }
