@@ -102,8 +102,11 @@ func decode(f *stomp.Frame, queue string) outbox.Message {
 	}
 	m := outbox.Message{Payload: f.Body}
 	m.ID = h.id()
+	m.Type = h.first(h.take(outbox.HeaderType), h.take(headerType))
+	if _, ours := h[outbox.HeaderTopic]; m.Type == "" && !ours {
+		m.Type = h[dopType]
+	}
 	m.Topic = h.topic(queue)
-	m.Type = h.first(h.take(outbox.HeaderType), h.take(headerType), h[dopType])
 	m.Key, m.Tenant, m.Version = h.take(outbox.HeaderKey), h.take(outbox.HeaderTenant), h.take(outbox.HeaderVersion)
 	m.ContentType = h.take(headerContentType)
 	m.CreatedAt = h.createdAt()
