@@ -15,12 +15,12 @@ var errGone = errors.New("webhook: the sender does not wait for the answer any m
 // call is the events of one request on their way through the worker.
 type call struct {
 	sub  *subscription
-	lost chan struct{} // closed when nobody waits for the answer
 	done chan struct{} // closed when all is settled
+	lost chan struct{} // closed when the answer was given before
 
 	mu   sync.Mutex
 	open int  // not settled
-	over bool // lost is closed
+	over bool // nobody waits for the answer
 	answer
 }
 
