@@ -1,2 +1,0 @@
-// Package bunoutbox publishes bun models when they are saved.
-package bunoutbox
