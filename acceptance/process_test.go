@@ -46,6 +46,9 @@ type relayConfig struct {
 
 // childMain reports whether this process is a child, when it has done its work.
 func childMain() bool {
+	if callbackMain() {
+		return true
+	}
 	text := os.Getenv(childVariable)
 	if text == "" {
 		return false
