@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/rabbitmq"
@@ -299,7 +300,11 @@ func TestD24_SeveralHosts(t *testing.T) {
 		for i, move := range []struct{ from, to *testenv.Proxy }{{first, second}, {second, first}} {
 			cut := move.from.CutAfter(20_000)
 			s.placeOrders(t, fmt.Sprint("until", i), 50, 5)
-			<-cut
+			select {
+			case <-cut:
+			case <-time.After(patience):
+				t.Fatalf("move %d: the connections are with the other host", i)
+			}
 			move.from.Refuse()
 			move.from.Cut() // who came back in between
 			s.placeOrders(t, fmt.Sprint("after", i), 50, 5)

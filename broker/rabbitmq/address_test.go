@@ -113,7 +113,11 @@ func TestConnectionsMoveToAnotherHost(t *testing.T) {
 			t.Fatal(failed)
 		}
 		in.collect(want)
-		<-gone
+		select {
+		case <-gone:
+		case <-time.After(patience):
+			t.Fatalf("move %d: the first connections were with the other host", i)
+		}
 		deadline := time.Now().Add(patience)
 		for move.to.Connections() != 2 || move.from.Connections() != 0 {
 			if time.Now().After(deadline) {
