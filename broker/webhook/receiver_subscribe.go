@@ -85,15 +85,15 @@ func (r *Receiver) end(run *subscription) {
 
 // drain waits until all is settled: until all slots can be had.
 func (r *Receiver) drain(run *subscription) error {
-	if r.isClosed() {
-		return errClosed
-	}
 	for range cap(run.slots) {
 		select {
 		case run.slots <- struct{}{}:
 		case <-r.closed:
 			return errClosed
 		}
+	}
+	if r.isClosed() {
+		return errClosed
 	}
 	return nil
 }

@@ -57,9 +57,13 @@ func TestStopWaitsForSettlements(t *testing.T) {
 	s := b.subscribe(1, nil)
 	running := b.posting(structured, event("1", "a"))
 	m := s.next()
-	waiting := b.posting(structured, event("2", "a"))
+	others := make(chan response, 2)
+	for range 2 {
+		go func(answer <-chan response) { others <- <-answer }(b.posting(structured, event("2", "a")))
+	}
+	wantUnavailable(t, await(t, "the answer to one of two, since one may wait", others))
 	s.cancel()
-	wantUnavailable(t, await(t, "the answer to what waits", waiting))
+	wantUnavailable(t, await(t, "the answer to the one that waits", others))
 	wantUnavailable(t, b.post(structured, event("3", "a")))
 	select {
 	case err := <-s.ended:
