@@ -94,10 +94,10 @@ func (l *modelLane) owned(owner string) (set store.ShardSet) {
 }
 
 // claim renews and takes leases; some are given back first.
-func (m *model) claim(t *rapid.T) { m.claimFor(t, time.Hour) }
+func (m *storeModel) claim(t *rapid.T) { m.claimFor(t, time.Hour) }
 
 // expire claims for a moment, after which the owner is dead.
-func (m *model) expire(t *rapid.T) {
+func (m *storeModel) expire(t *rapid.T) {
 	owner, route := m.claimFor(t, m.moment)
 	time.Sleep(m.moment + 2*time.Millisecond)
 	lane := m.lanes[route]
@@ -109,7 +109,7 @@ func (m *model) expire(t *rapid.T) {
 	}
 }
 
-func (m *model) claimFor(t *rapid.T, ttl time.Duration) (owner, route string) {
+func (m *storeModel) claimFor(t *rapid.T, ttl time.Duration) (owner, route string) {
 	route, owner = drawOwner(t)
 	release := store.ShardSet(rapid.Uint64().Draw(t, "release")) & store.FirstShards(m.shards)
 	if rapid.IntRange(0, 2).Draw(t, "keep all") > 0 {
@@ -121,7 +121,7 @@ func (m *model) claimFor(t *rapid.T, ttl time.Duration) (owner, route string) {
 
 // claimLane claims and compares the answer; wanted are shards that somebody waits
 // for.
-func (m *model) claimLane(t *rapid.T, owner, route string, r store.ClaimRequest, wanted store.ShardSet) store.Claim {
+func (m *storeModel) claimLane(t *rapid.T, owner, route string, r store.ClaimRequest, wanted store.ShardSet) store.Claim {
 	lane := m.lanes[route]
 	for _, shard := range r.Release.Slice() {
 		lane.free(int(shard), owner)
@@ -168,7 +168,7 @@ func (m *model) claimLane(t *rapid.T, owner, route string, r store.ClaimRequest,
 	return claim
 }
 
-func (m *model) granted(t *rapid.T, lane *modelLane, owner string, lease store.Lease, before, open store.ShardSet) {
+func (m *storeModel) granted(t *rapid.T, lane *modelLane, owner string, lease store.Lease, before, open store.ShardSet) {
 	have := &lane.leases[lease.Shard]
 	switch {
 	case !before.Has(lease.Shard) && !open.Has(lease.Shard):
@@ -188,7 +188,7 @@ func (m *model) granted(t *rapid.T, lane *modelLane, owner string, lease store.L
 }
 
 // doubtAll notes that whatever is pending in a shard may have been sent.
-func (m *model) doubtAll(lane *modelLane, shard uint8, level doubt) {
+func (m *storeModel) doubtAll(lane *modelLane, shard uint8, level doubt) {
 	mark := func(rows []*modelRow, d doubt) {
 		for _, r := range rows {
 			if m.lanes[r.message.Route] == lane && r.shard == shard && r.position != 0 {
@@ -212,7 +212,7 @@ func shardsOf(leases []store.Lease) (set store.ShardSet) {
 	return set
 }
 
-func (m *model) leave(t *rapid.T) {
+func (m *storeModel) leave(t *rapid.T) {
 	route, owner := drawOwner(t)
 	lane := m.lanes[route]
 	ok(t, m.route(route).Leave(never, owner, nil), "leave")
@@ -223,7 +223,7 @@ func (m *model) leave(t *rapid.T) {
 }
 
 // withdraw takes all steps of withdrawing a message.
-func (m *model) withdraw(t *rapid.T) {
+func (m *storeModel) withdraw(t *rapid.T) {
 	all := slices.Concat(m.rows, m.later, m.dead, m.sent)
 	id := pick(t, all, 1, "messages")[0].message.ID
 	const who = "cancel"
@@ -257,7 +257,7 @@ func (m *model) withdraw(t *rapid.T) {
 
 // giveBack has the owner learn that a row's shard is wanted, and give it back with
 // or without doubt.
-func (m *model) giveBack(t *rapid.T, r *modelRow, owner string) {
+func (m *storeModel) giveBack(t *rapid.T, r *modelRow, owner string) {
 	lane, shard := m.lanes[r.message.Route], store.ShardSet(0).With(r.shard)
 	claim := m.claimLane(t, owner, r.message.Route, store.ClaimRequest{Owner: owner, Name: owner, TTL: time.Hour}, shard)
 	if !claim.Wanted.Has(r.shard) {
@@ -280,7 +280,7 @@ func (m *model) giveBack(t *rapid.T, r *modelRow, owner string) {
 	m.claimLane(t, owner, r.message.Route, request, shard)
 }
 
-func (m *model) ofID(rows []*modelRow, id string) (found []*modelRow) {
+func (m *storeModel) ofID(rows []*modelRow, id string) (found []*modelRow) {
 	for _, r := range rows {
 		if r.message.ID == id {
 			found = append(found, r)
@@ -289,7 +289,7 @@ func (m *model) ofID(rows []*modelRow, id string) (found []*modelRow) {
 	return found
 }
 
-func (m *model) wantWithdrawal(t *rapid.T, id string, got store.Withdrawal) {
+func (m *storeModel) wantWithdrawal(t *rapid.T, id string, got store.Withdrawal) {
 	pending, later := m.ofID(m.rows, id), m.ofID(m.later, id)
 	allowed := map[store.Withdrawal]bool{}
 	certain := sure

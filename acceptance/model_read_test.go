@@ -26,7 +26,7 @@ func (r *modelReader) optional(row *modelRow) {
 }
 
 // filter draws what a reader is limited to.
-func (m *model) filter(t *rapid.T) store.ReadRequest {
+func (m *storeModel) filter(t *rapid.T) store.ReadRequest {
 	r := store.ReadRequest{Shards: store.FirstShards(m.shards)}
 	key := store.Key{Tenant: rapid.SampledFrom([]string{"", "t"}).Draw(t, "tenant"), Key: rapid.SampledFrom([]string{"a", "pa"}).Draw(t, "key")}
 	switch rapid.IntRange(0, 6).Draw(t, "filter") {
@@ -59,7 +59,7 @@ func wants(r *store.ReadRequest, route string, row *modelRow) bool {
 }
 
 // wanted returns what is pending for a request, in its order.
-func (m *model) wanted(r *store.ReadRequest, route string) (rows []*modelRow) {
+func (m *storeModel) wanted(r *store.ReadRequest, route string) (rows []*modelRow) {
 	for _, row := range m.rows {
 		if wants(r, route, row) {
 			rows = append(rows, row)
@@ -69,7 +69,7 @@ func (m *model) wanted(r *store.ReadRequest, route string) (rows []*modelRow) {
 }
 
 // row finds the pending row that was read, and compares the two.
-func (m *model) row(t *rapid.T, got *store.Row) *modelRow {
+func (m *storeModel) row(t *rapid.T, got *store.Row) *modelRow {
 	i := slices.IndexFunc(m.rows, func(r *modelRow) bool { return r.message.ID == got.ID && r.message.Route == got.Route })
 	if i < 0 {
 		t.Fatalf("%s of route %q was read and is not pending", got.ID, got.Route)
@@ -78,7 +78,7 @@ func (m *model) row(t *rapid.T, got *store.Row) *modelRow {
 	return m.rows[i]
 }
 
-func (m *model) same(t *rapid.T, r *modelRow, got *store.Row) {
+func (m *storeModel) same(t *rapid.T, r *modelRow, got *store.Row) {
 	w := &r.message
 	if w.Topic != got.Topic || w.Key != got.Key || w.Tenant != got.Tenant || w.ContentType != got.ContentType ||
 		!w.DeliverAt.Equal(got.DeliverAt) || !w.CreatedAt.Equal(got.CreatedAt) || len(w.Payload) != len(got.Payload) {
@@ -89,7 +89,7 @@ func (m *model) same(t *rapid.T, r *modelRow, got *store.Row) {
 	}
 }
 
-func (m *model) waits(t *rapid.T, r *modelRow, got time.Duration) {
+func (m *storeModel) waits(t *rapid.T, r *modelRow, got time.Duration) {
 	if r.wait == store.Never != (got == store.Never) || r.wait > 0 != (got > 0) {
 		t.Fatalf("%v waits for %v, want %v", r, got, r.wait)
 	}
@@ -101,7 +101,7 @@ func limits(t *rapid.T, r store.ReadRequest) store.ReadRequest {
 }
 
 // readAnew has a reader begin again, for something else perhaps.
-func (m *model) readAnew(t *rapid.T) {
+func (m *storeModel) readAnew(t *rapid.T) {
 	*m.readers[rapid.IntRange(0, len(m.readers)-1).Draw(t, "reader")] = modelReader{
 		route: rapid.SampledFrom(modelRoutes).Draw(t, "route"), request: m.filter(t),
 		seen: map[*modelRow]bool{}, loose: map[*modelRow]bool{},
@@ -109,7 +109,7 @@ func (m *model) readAnew(t *rapid.T) {
 }
 
 // read reads a page: of what has not been read before, and, at the end, all.
-func (m *model) read(t *rapid.T) {
+func (m *storeModel) read(t *rapid.T) {
 	r := m.readers[rapid.IntRange(0, len(m.readers)-1).Draw(t, "reader")]
 	if r.seen == nil {
 		t.Skip("does not read yet")
@@ -141,7 +141,7 @@ func (m *model) read(t *rapid.T) {
 
 // readAll reads from the start to the end, as the new owner of shards does: all that
 // is pending, in order.
-func (m *model) readAll(t *rapid.T) {
+func (m *storeModel) readAll(t *rapid.T) {
 	route := rapid.SampledFrom(modelRoutes).Draw(t, "route")
 	request := m.filter(t)
 	want := m.wanted(&request, route)
@@ -160,7 +160,7 @@ func (m *model) readAll(t *rapid.T) {
 }
 
 // compare looks at all that there is.
-func (m *model) compare(t *rapid.T) {
+func (m *storeModel) compare(t *rapid.T) {
 	pending := m.listed(t, store.Pending)
 	if len(pending) != len(m.rows) {
 		t.Fatalf("%d messages are pending, want %d", len(pending), len(m.rows))
@@ -186,13 +186,13 @@ func (m *model) compare(t *rapid.T) {
 	}
 }
 
-func (m *model) listed(t *rapid.T, state store.State) []store.Stored {
+func (m *storeModel) listed(t *rapid.T, state store.State) []store.Stored {
 	list, err := m.admin.List(never, store.Query{State: state, Limit: 10_000})
 	ok(t, err, "list")
 	return list
 }
 
-func (m *model) sameSet(t *rapid.T, state store.State, want []*modelRow) {
+func (m *storeModel) sameSet(t *rapid.T, state store.State, want []*modelRow) {
 	list := m.listed(t, state)
 	if len(list) != len(want) {
 		t.Fatalf("%d messages are %s, want %d", len(list), state, len(want))
@@ -209,7 +209,7 @@ func (m *model) sameSet(t *rapid.T, state store.State, want []*modelRow) {
 	}
 }
 
-func (m *model) parkedKeys(route string) (keys []store.Key) {
+func (m *storeModel) parkedKeys(route string) (keys []store.Key) {
 	for _, d := range m.dead {
 		if d.parked && d.message.Route == route && !slices.Contains(keys, d.key()) {
 			keys = append(keys, d.key())
@@ -218,7 +218,7 @@ func (m *model) parkedKeys(route string) (keys []store.Key) {
 	return keys
 }
 
-func (m *model) compareParked(t *rapid.T, route string) {
+func (m *storeModel) compareParked(t *rapid.T, route string) {
 	got, err := m.route(route).Parked(never, store.FirstShards(m.shards))
 	ok(t, err, "parked")
 	want := m.parkedKeys(route)
@@ -232,7 +232,7 @@ func (m *model) compareParked(t *rapid.T, route string) {
 	}
 }
 
-func (m *model) compareStats(t *rapid.T) {
+func (m *storeModel) compareStats(t *rapid.T) {
 	stats, err := m.admin.Stats(never)
 	ok(t, err, "stats")
 	want := store.Stats{

@@ -14,8 +14,8 @@ import (
 	"github.com/outbox-go/outbox/store"
 )
 
-// model is what a store is to be like, as seen by its callers.
-type model struct {
+// storeModel is what a store is to be like, as seen by its callers.
+type storeModel struct {
 	*subject
 	rows    []*modelRow // pending and committed, in their order
 	later   []*modelRow // scheduled
@@ -68,8 +68,8 @@ type openTx struct {
 
 var modelRoutes = []string{"", "other"}
 
-func newModel(s *subject) *model {
-	m := &model{subject: s, lanes: map[string]*modelLane{}}
+func newModel(s *subject) *storeModel {
+	m := &storeModel{subject: s, lanes: map[string]*modelLane{}}
 	for _, route := range modelRoutes {
 		m.lanes[route] = newModelLane(s.shards)
 	}
@@ -96,7 +96,7 @@ func pick[T any](t *rapid.T, list []T, most int, what string) []T {
 
 // draw makes messages: with and without keys, of which those that begin with p are
 // parked when they die, some scheduled.
-func (m *model) draw(t *rapid.T) (msgs []outbox.Message) {
+func (m *storeModel) draw(t *rapid.T) (msgs []outbox.Message) {
 	keys := rapid.SampledFrom([]string{"", "a", "b", "pa", "pa", "pa", "pb"})
 	for range rapid.IntRange(1, 4).Draw(t, "messages") {
 		msg := outbox.Message{
@@ -117,7 +117,7 @@ func (m *model) draw(t *rapid.T) (msgs []outbox.Message) {
 	return msgs
 }
 
-func (m *model) insert(t *rapid.T) *openTx {
+func (m *storeModel) insert(t *rapid.T) *openTx {
 	tx, err := m.begin()
 	ok(t, err, "begin")
 	o := &openTx{tx: tx}
@@ -135,7 +135,7 @@ func (m *model) insert(t *rapid.T) *openTx {
 	return o
 }
 
-func (m *model) end(t *rapid.T, o *openTx, commit bool) {
+func (m *storeModel) end(t *rapid.T, o *openTx, commit bool) {
 	if !commit {
 		ok(t, o.tx.rollback(), "roll back")
 		return
@@ -145,29 +145,29 @@ func (m *model) end(t *rapid.T, o *openTx, commit bool) {
 	m.later = append(m.later, o.later...)
 }
 
-func (m *model) add(rows ...*modelRow) {
+func (m *storeModel) add(rows ...*modelRow) {
 	m.rows = append(m.rows, rows...)
 	slices.SortStableFunc(m.rows, func(a, b *modelRow) int { return a.order - b.order })
 }
 
-func (m *model) emit(t *rapid.T) {
+func (m *storeModel) emit(t *rapid.T) {
 	m.end(t, m.insert(t), rapid.IntRange(0, 9).Draw(t, "commit") > 0)
 }
 
-func (m *model) leaveOpen(t *rapid.T) {
+func (m *storeModel) leaveOpen(t *rapid.T) {
 	if !m.manyTx || len(m.open) >= 3 {
 		t.Skip("enough are open")
 	}
 	m.open = append(m.open, m.insert(t))
 }
 
-func (m *model) endOne(t *rapid.T) {
+func (m *storeModel) endOne(t *rapid.T) {
 	o := pick(t, m.open, 1, "open transactions")[0]
 	m.open = slices.DeleteFunc(m.open, func(other *openTx) bool { return other == o })
 	m.end(t, o, rapid.Bool().Draw(t, "commit"))
 }
 
-func (m *model) rollbackAll() {
+func (m *storeModel) rollbackAll() {
 	for _, o := range m.open {
 		_ = o.tx.rollback()
 	}
@@ -177,7 +177,7 @@ func without(list []*modelRow, gone []*modelRow) []*modelRow {
 	return slices.DeleteFunc(slices.Clone(list), func(r *modelRow) bool { return slices.Contains(gone, r) })
 }
 
-func (m *model) settle(t *rapid.T) {
+func (m *storeModel) settle(t *rapid.T) {
 	rows := pick(t, m.rows, 4, "pending")
 	keep := rapid.Bool().Draw(t, "keep")
 	var refs []store.Ref
@@ -200,7 +200,7 @@ func (m *model) settle(t *rapid.T) {
 
 // fail records refusals and deaths by an owner, of which some leases may be another's
 // by now.
-func (m *model) fail(t *rapid.T) {
+func (m *storeModel) fail(t *rapid.T) {
 	route, owner := drawOwner(t)
 	lane := m.lanes[route]
 	var mine []*modelRow
@@ -235,7 +235,7 @@ func (m *model) fail(t *rapid.T) {
 	}
 }
 
-func (m *model) failure(t *rapid.T, r *modelRow, lease store.Lease) store.Failure {
+func (m *storeModel) failure(t *rapid.T, r *modelRow, lease store.Lease) store.Failure {
 	f := store.Failure{Ref: r.ref(), Lease: lease, Attempts: r.attempts + 1, Error: "no"}
 	switch rapid.IntRange(0, 4).Draw(t, "becomes") {
 	case 0:
@@ -250,7 +250,7 @@ func (m *model) failure(t *rapid.T, r *modelRow, lease store.Lease) store.Failur
 }
 
 // withParked returns rows and, of the parked keys among them, all others.
-func (m *model) withParked(rows []*modelRow) (all []*modelRow) {
+func (m *storeModel) withParked(rows []*modelRow) (all []*modelRow) {
 	for _, d := range m.dead {
 		if slices.Contains(rows, d) || d.parked && slices.ContainsFunc(rows, func(r *modelRow) bool {
 			return r.parked && r.key() == d.key() && r.message.Route == d.message.Route
@@ -262,7 +262,7 @@ func (m *model) withParked(rows []*modelRow) (all []*modelRow) {
 }
 
 // places finds the dead letters' places.
-func (m *model) places(t *rapid.T, rows []*modelRow) (places []int64) {
+func (m *storeModel) places(t *rapid.T, rows []*modelRow) (places []int64) {
 	list, err := m.admin.List(never, store.Query{State: store.Dead, Limit: 10_000})
 	ok(t, err, "list")
 	for _, d := range list {
@@ -277,7 +277,7 @@ func (r *modelRow) is(s store.Stored) bool {
 	return r.message.ID == s.ID && r.message.Route == s.Route
 }
 
-func (m *model) redrive(t *rapid.T) {
+func (m *storeModel) redrive(t *rapid.T) {
 	chosen := pick(t, m.dead, 2, "dead")
 	all := m.withParked(chosen)
 	n, err := m.admin.Redrive(never, append(m.places(t, chosen), 1<<40))
@@ -296,7 +296,7 @@ func (m *model) redrive(t *rapid.T) {
 	m.add(all...)
 }
 
-func (m *model) discard(t *rapid.T) {
+func (m *storeModel) discard(t *rapid.T) {
 	chosen := pick(t, m.dead, 3, "dead")
 	n, err := m.admin.Discard(never, m.places(t, chosen))
 	ok(t, err, "discard")
@@ -310,11 +310,11 @@ func (m *model) discard(t *rapid.T) {
 	}
 }
 
-func (m *model) isParked(route string, key store.Key) bool {
+func (m *storeModel) isParked(route string, key store.Key) bool {
 	return slices.ContainsFunc(m.dead, func(d *modelRow) bool { return d.parked && d.message.Route == route && d.key() == key })
 }
 
-func (m *model) retry(t *rapid.T) {
+func (m *storeModel) retry(t *rapid.T) {
 	var refs []store.Ref
 	rows := pick(t, m.rows, 3, "pending")
 	want := 0
@@ -337,7 +337,7 @@ func (m *model) retry(t *rapid.T) {
 	}
 }
 
-func (m *model) promote(t *rapid.T) {
+func (m *storeModel) promote(t *rapid.T) {
 	limit := rapid.IntRange(1, 5).Draw(t, "limit")
 	due := slices.DeleteFunc(slices.Clone(m.later), func(r *modelRow) bool { return r.message.DeliverAt.After(time.Now()) })
 	slices.SortStableFunc(due, func(a, b *modelRow) int {
@@ -364,7 +364,7 @@ func (m *model) promote(t *rapid.T) {
 	m.add(moved...)
 }
 
-func (m *model) dispatch(t *rapid.T) {
+func (m *storeModel) dispatch(t *rapid.T) {
 	var plain []*modelRow
 	for _, r := range m.rows {
 		if r.message.Route == "" && !m.has(r.message.ID, "other") {
@@ -391,12 +391,12 @@ func (m *model) dispatch(t *rapid.T) {
 }
 
 // has tells whether there is a message of an id and route in any state.
-func (m *model) has(id, route string) bool {
+func (m *storeModel) has(id, route string) bool {
 	is := func(r *modelRow) bool { return r.message.ID == id && r.message.Route == route }
 	return slices.ContainsFunc(m.rows, is) || slices.ContainsFunc(m.dead, is) || slices.ContainsFunc(m.sent, is)
 }
 
-func (m *model) purge(t *rapid.T) {
+func (m *storeModel) purge(t *rapid.T) {
 	limit := rapid.IntRange(1, 4).Draw(t, "limit")
 	time.Sleep(time.Millisecond) // older than no time at all
 	n, err := m.route("").PurgeSent(never, 0, limit)
