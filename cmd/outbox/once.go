@@ -53,6 +53,7 @@ func once(ctx context.Context, l *config.Loaded, s *station, limit int) (relay.R
 	}
 	c := &relay.OnceConfig{
 		Name: l.Relay.Name, Limit: limit, MaxAttempts: l.Relay.MaxAttempts, Policies: l.Relay.Policies, Keep: l.Relay.Keep > 0,
+		RefusedBackoff: l.Relay.RefusedBackoff, MaxRefusedBackoff: l.Relay.MaxRefusedBackoff,
 	}
 	var last error
 	publish := transformed(relay.Wait(s.publisher), l.Relay.Transform)

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/outbox-go/outbox/internal/testenv"
 	"github.com/outbox-go/outbox/relay"
 	"github.com/outbox-go/outbox/store"
 )
@@ -40,6 +41,18 @@ func TestOnceGoesOnAfterAnOutboxThatFails(t *testing.T) {
 	got.want(t, exitFailure, `"topic":"a"`, "outbox /first_: ", "outbox /last_: ")
 	if strings.Contains(got.stderr, "outbox /good_") {
 		t.Errorf("it says of the one that works:\n%s", got.stderr)
+	}
+}
+
+// TestRefusedMessageWaitsAsConfigured: RabbitMQ refuses what no queue is bound for.
+func TestRefusedMessageWaitsAsConfigured(t *testing.T) {
+	t.Parallel()
+	d := sqliteDesk(t)
+	d.env["OUTBOX_BROKER_URL"] = testenv.RabbitMQ(t).NewVHost(t)
+	d.emit("--topic", "a")
+	d.call("relay", "--once", "--relay-refused-backoff", "10h").want(t, exitFailure, "1 message was not sent")
+	if wait := d.emitted()[0]["retry_in_seconds"].(float64); wait < 4*3600 || wait > 10*3600 {
+		t.Errorf("it waits %v s, want 5 to 10 hours", wait)
 	}
 }
 

@@ -559,6 +559,9 @@ func TestWrongValuesOfBrokersAndSubscriptions(t *testing.T) {
 			t.Errorf("%s %q: %q, want %q", tc.key, tc.value, got, tc.want)
 		}
 	}
+	if got := problems(t, load(t, "relay: {refused_backoff: 10m}", nil, nil)); got != nil {
+		t.Errorf("a back-off that is longer than the longest by default: %q", got)
+	}
 	if l := load(t, "", map[string]string{"OUTBOX_SUBSCRIBE_INBOX_KEEP": "forever"}, nil); l.Subscribe.InboxKeep >= 0 {
 		t.Errorf("forever is %v", l.Subscribe.InboxKeep)
 	}

@@ -163,7 +163,7 @@ var Keys = []*Key{
 		set: number(func(c *relay.Config) *int { return &c.MaxAttempts })},
 	{Name: "relay.refused_backoff", Type: typeDuration, Usage: "wait before a refused message is tried again; doubles each time", Default: "1s",
 		set: duration(func(c *relay.Config) *time.Duration { return &c.RefusedBackoff })},
-	{Name: "relay.max_refused_backoff", Type: typeDuration, Usage: "longest wait of a refused message", Default: "5m",
+	{Name: "relay.max_refused_backoff", Type: typeDuration, Usage: "longest wait of a refused message; else 5m, or relay.refused_backoff if that is longer",
 		set: maxRefusedBackoff},
 	{Name: "relay.on_dead", Type: typeList, Usage: "pattern=policy, skip, park or block: what becomes of the successors of a message that is given up; else skip",
 		Example: "orders.#=park", set: policies},
