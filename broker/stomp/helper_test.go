@@ -185,6 +185,25 @@ func (in *inbox) stop() {
 	}
 }
 
+// stopWith ends the subscription and settles what it has been passed.
+func (in *inbox) stopWith(how outbox.Outcome) {
+	in.tb.Helper()
+	in.end()
+	for {
+		select {
+		case r := <-in.got:
+			_ = r.Settle(outbox.Settlement{Outcome: how})
+		case err := <-in.ended:
+			if err != nil {
+				in.tb.Errorf("Subscribe returned %v after its context ended", err)
+			}
+			return
+		case <-time.After(patience):
+			in.tb.Fatal("Subscribe does not return")
+		}
+	}
+}
+
 // collect acknowledges messages until it has seen those ids.
 func (in *inbox) collect(ids map[string]bool) {
 	in.tb.Helper()
