@@ -238,11 +238,13 @@ func TestReadmeRetries(t *testing.T) {
 // TestReadmeExamplesAreTheCodeHere compares the README's Go with the functions
 // above, which TestReadmeExamples runs.
 func TestReadmeExamplesAreTheCodeHere(t *testing.T) {
-	here, err := os.ReadFile("readme_test.go")
-	must(t, err)
 	code := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?s)\t// example: (\w+)\n(.*?)\t// end\n`).FindAllStringSubmatch(string(here), -1) {
-		code[m[1]] = strings.ReplaceAll(strings.TrimPrefix(m[2], "\t"), "\n\t", "\n")
+	for _, file := range []string{"readme_test.go", "readme_more_test.go"} {
+		here, err := os.ReadFile(file)
+		must(t, err)
+		for _, m := range regexp.MustCompile(`(?s)\t// example: (\w+)\n(.*?)\t// end\n`).FindAllStringSubmatch(string(here), -1) {
+			code[m[1]] = strings.ReplaceAll(strings.TrimPrefix(m[2], "\t"), "\n\t", "\n")
+		}
 	}
 	blocks := regexp.MustCompile("(?s)<!-- example: (\\w+) -->\n```go\n(.*?)```").FindAllStringSubmatch(readme(t), -1)
 	if total := strings.Count(readme(t), "```go"); len(blocks) != total || total < 4 {
@@ -320,19 +322,29 @@ func TestReadmeCommands(t *testing.T) {
 	if len(blocks) == 0 {
 		t.Fatal("the README has no commands")
 	}
-	for _, url := range []string{testenv.Postgres(t).NewDatabase(t), "sqlite:" + filepath.Join(t.TempDir(), "app.db")} {
+	for _, d := range []database{newPostgres(t), newSQLite(t)} {
+		execute(t, d, `CREATE TABLE users (id text PRIMARY KEY, name text NOT NULL)`)
 		for _, block := range blocks {
-			cmd := exec.Command("bash", "-euc", block[1])
-			cmd.Env = append(os.Environ(), "PATH="+program+":"+os.Getenv("PATH"), "DATABASE_URL="+url)
-			var faults strings.Builder
-			cmd.Stderr = &faults
-			out, err := cmd.Output()
-			if err != nil {
-				t.Fatalf("%v\n%s%s", err, out, faults.String())
-			}
-			if !strings.Contains(string(out), `"topic":"user.created"`) {
-				t.Errorf("the relay printed no message:\n%s%s", out, faults.String())
+			out := runBlock(t, program, block[1], "DATABASE_URL="+d.databaseURL())
+			if strings.Contains(block[1], "stdout:") && !strings.Contains(out, `"topic":"user.created"`) {
+				t.Errorf("the relay printed no message:\n%s", out)
 			}
 		}
 	}
+}
+
+// runBlock runs commands of the README by the shell, where the program and whatever is
+// in its folder can be found.
+func runBlock(t *testing.T, folder, commands string, env ...string) (output string) {
+	t.Helper()
+	cmd := exec.Command("bash", "-euc", commands)
+	cmd.Dir = folder
+	cmd.Env = append(append(os.Environ(), "PATH="+folder+":"+os.Getenv("PATH")), env...)
+	var faults strings.Builder
+	cmd.Stderr = &faults
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, out, faults.String())
+	}
+	return string(out)
 }
