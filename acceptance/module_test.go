@@ -21,6 +21,7 @@ func TestRootNeedsTheUUIDPackageAlone(t *testing.T) {
 	var imports strings.Builder
 	for _, name := range []string{
 		"", "/relay", "/worker", "/store", "/store/memstore", "/admin", "/broker/membroker", "/broker/stdout", "/storetest", "/brokertest",
+		"/model", "/store/track",
 	} {
 		imports.WriteString("\t_ \"" + base + name + "\"\n")
 	}
