@@ -13,6 +13,14 @@ import (
 	"github.com/outbox-go/outbox/worker"
 )
 
+// ended returns a context by which a Subscribe that should fail, and does not, ends
+// all the same.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
 func TestSubscribeRefusesWhatNeedsAQueue(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, nil)
@@ -24,7 +32,7 @@ func TestSubscribeRefusesWhatNeedsAQueue(t *testing.T) {
 		{outbox.Subscription{Queue: "q", Topics: []string{"#"}, Prefetch: 1, InOrder: true}, []string{"InOrder needs a queue"}},
 		{outbox.Subscription{Queue: "q", Topics: []string{"a..b"}, Prefetch: 1, DeadLetters: true}, []string{"Topics[0]", "DeadLetters needs a queue"}},
 	} {
-		err := b.Subscribe(t.Context(), test.sub, func() { t.Error("ready") }, func(*outbox.Received) {})
+		err := b.Subscribe(ended(), test.sub, func() { t.Error("ready") }, func(*outbox.Received) {})
 		for _, want := range test.want {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%+v: %v, want %q", test.sub, err, want)
@@ -39,7 +47,7 @@ func TestOneSubscriptionAtATime(t *testing.T) {
 	wantUnavailable(t, b.post(structured, event("1", "a")))
 	for range 2 {
 		first := b.subscribe(1, settling(t, ack))
-		err := b.Subscribe(t.Context(), outbox.Subscription{Queue: "second", Topics: []string{"#"}, Prefetch: 1}, func() {}, nil)
+		err := b.Subscribe(ended(), outbox.Subscription{Queue: "second", Topics: []string{"#"}, Prefetch: 1}, func() {}, nil)
 		if err == nil || !strings.Contains(err.Error(), `"second"`) {
 			t.Errorf("a second subscription: %v", err)
 		}
@@ -99,7 +107,7 @@ func TestCloseEndsAll(t *testing.T) {
 	if m.Settle(ack) == nil {
 		t.Error("the settlement succeeded: nobody has heard of it")
 	}
-	if err := b.Subscribe(t.Context(), outbox.Subscription{Queue: "q", Topics: []string{"#"}, Prefetch: 1}, func() {}, nil); err == nil {
+	if err := b.Subscribe(ended(), outbox.Subscription{Queue: "q", Topics: []string{"#"}, Prefetch: 1}, func() {}, nil); err == nil {
 		t.Error("Subscribe after Close: no error")
 	}
 }
