@@ -20,6 +20,7 @@ import (
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/rabbitmq"
+	"github.com/outbox-go/outbox/broker/stomp"
 	"github.com/outbox-go/outbox/internal/testenv"
 	"github.com/outbox-go/outbox/relay"
 )
@@ -47,7 +48,21 @@ var protocols = []*protocol{{
 		connection.TLS, connection.Logger = c, log
 		return rabbitmq.NewSubscriber(url, &rabbitmq.SubscriberConfig{Connection: connection})
 	},
+}, {
+	name:   "STOMP",
+	plain:  (*testenv.RabbitMQServer).STOMPURL,
+	secure: (*testenv.RabbitMQServer).STOMPSURL,
+	publisher: func(url string, c *tls.Config, log *slog.Logger) (outbox.Publisher, error) {
+		return stomp.NewPublisher(url, &stomp.PublisherConfig{Connection: stompTo(c, log)})
+	},
+	subscriber: func(url string, c *tls.Config, log *slog.Logger) (outbox.Subscriber, error) {
+		return stomp.NewSubscriber(url, &stomp.SubscriberConfig{Connection: stompTo(c, log)})
+	},
 }}
+
+func stompTo(c *tls.Config, log *slog.Logger) stomp.Connection {
+	return stomp.Connection{TLS: c, ReconnectMin: reconnectMin, ReconnectMax: reconnectMax, Logger: log}
+}
 
 // eachProtocol runs a test by AMQP and by STOMP.
 func eachProtocol(t *testing.T, test func(t *testing.T, p *protocol)) {
