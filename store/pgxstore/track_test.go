@@ -159,14 +159,19 @@ func TestTrackedMessageHasTheDefaultsOfAPlainInsert(t *testing.T) {
 	must(t, err)
 	defer conn.Release()
 	channel := p.outbox + ".message"
-	for _, text := range []string{`LISTEN ` + pgx.Identifier{channel}.Sanitize(), p.sql(`INSERT INTO {}.users VALUES (1, 'a', 's'), (2, 'b', 's')`),
-		p.sql(`UPDATE {}.users SET name = 'x' WHERE false`), `NOTIFY end_of_nothing`, p.sql(`UPDATE {}.users SET name = 'x'`)} {
+	nothing := fmt.Sprintf("nothing_%d", schemas.Add(1))
+	for _, text := range []string{`LISTEN ` + pgx.Identifier{channel}.Sanitize(), `LISTEN ` + nothing, p.sql(`INSERT INTO {}.users VALUES (1, 'a', 's'), (2, 'b', 's')`),
+		p.sql(`UPDATE {}.users SET name = 'x' WHERE false`), `NOTIFY ` + nothing, p.sql(`UPDATE {}.users SET name = 'x'`), `NOTIFY ` + nothing} {
 		_, err := conn.Exec(t.Context(), text)
 		must(t, err)
 	}
-	if n, err := conn.Conn().WaitForNotification(t.Context()); err != nil || n.Channel != channel {
-		t.Fatalf("notified of %v, %v", n, err)
+	for _, want := range []string{nothing, channel, nothing} {
+		if n, err := conn.Conn().WaitForNotification(t.Context()); err != nil || n.Channel != want {
+			t.Fatalf("notified of %v, %v, want %s", n, err, want)
+		}
 	}
+	_, err = conn.Exec(t.Context(), `UNLISTEN *`)
+	must(t, err)
 	rows, err := p.pool.Query(t.Context(), p.sql(`SELECT count(*), count(DISTINCT id), min(type), min(content_type), min(txid) = max(txid),
 		bool_and(created_at > now() - interval '1 hour') FROM {outbox}.message`))
 	must(t, err)
@@ -180,12 +185,12 @@ func TestTrackedMessageHasTheDefaultsOfAPlainInsert(t *testing.T) {
 // TestTrackedTextIsTheSameForAllSessions: whatever the settings of who writes.
 func TestTrackedTextIsTheSameForAllSessions(t *testing.T) {
 	t.Parallel()
-	p := newShop(t, `CREATE TABLE {}.at (at timestamptz, n float8, b bytea, i interval, j jsonb, m numeric, PRIMARY KEY (at, n, b))`)
+	p := newShop(t, `CREATE TABLE {}.at (at timestamptz, n float8, b bytea, i interval, j jsonb, m numeric, d daterange, PRIMARY KEY (at, n, b))`)
 	p.track("{}.at", nil)
-	const insert = `INSERT INTO {}.at VALUES ('2030-01-31 08:00+00', 0.1, '\x00ff', '1 day 2 hours', '{"a": [null]}', 12345678901234567890.10)`
+	const insert = `INSERT INTO {}.at VALUES ('2030-01-31 08:00+00', 0.1, '\x00ff', '1 day 2 hours', '{"a": [null]}', 12345678901234567890.10, '[2030-01-31,2030-02-01)')`
 	p.exec(`SET timezone = 'Asia/Tokyo'; SET datestyle = 'German'; SET bytea_output = 'escape'; SET intervalstyle = 'sql_standard'; SET search_path = pg_temp;
 		BEGIN; ` + insert + `; COMMIT; RESET ALL; DELETE FROM {}.at; ` + insert)
-	const want = ` 2030-01-31T08:00:00+00:00,0.1,\x00ff {"b": "\\x00ff", "i": "P1DT2H", "j": {"a": [null]}, "m": 12345678901234567890.10, "n": 0.1, "at": "2030-01-31T08:00:00+00:00"}`
+	const want = ` 2030-01-31T08:00:00+00:00,0.1,\x00ff {"b": "\\x00ff", "d": "[2030-01-31,2030-02-01)", "i": "P1DT2H", "j": {"a": [null]}, "m": 12345678901234567890.10, "n": 0.1, "at": "2030-01-31T08:00:00+00:00"}`
 	p.want("any settings", "at.insert"+want, "at.delete"+want, "at.insert"+want)
 }
 

@@ -143,6 +143,16 @@ func TestSQLiteTrackedColumnsAndTablesMayBeRenamed(t *testing.T) {
 	d.want(`DELETE FROM users; INSERT INTO people (number) VALUES (3)`)
 }
 
+// TestSQLiteChangesAreNotReadFromTexts: what a trigger has in its texts is no column
+// that it reads.
+func TestSQLiteChangesAreNotReadFromTexts(t *testing.T) {
+	t.Parallel()
+	d := newTrackDesk(t, usersTable)
+	d.track("users", &track.Config{Fields: []string{"name"}, Key: []string{"name"}, Topic: `it's.NEW."id".{op}`})
+	d.wantChanges()
+	d.want(`INSERT INTO users VALUES (1, 'a', 's')`, `it's.NEW."id".insert a {"name":"a"}`)
+}
+
 func TestSQLiteRefusesToDropAPublishedColumn(t *testing.T) {
 	t.Parallel()
 	d := newTrackDesk(t, usersTable)
