@@ -219,20 +219,15 @@ func TestCloseUnblocks(t *testing.T) {
 	t.Parallel()
 	stop := make(chan struct{})
 	defer close(stop)
-	closeUnblocks(t, dialPeer(t, &Config{}, func(*peer) { <-stop }))
-}
-
-// closeUnblocks closes a connection whose server takes no bytes.
-func closeUnblocks(t *testing.T, c *Conn) {
-	t.Helper()
+	c := dialPeer(t, &Config{}, func(*peer) { <-stop }) // it takes no bytes
 	errs := make(chan error, 3)
-	full := make(chan struct{})
 	go func() { errs <- readToEnd(c) }()
+	writing := make(chan struct{})
 	go func() {
-		close(full)
+		close(writing)
 		errs <- c.Write(&Frame{Command: Send, Body: make([]byte, 64<<20)})
 	}()
-	<-full
+	<-writing
 	go func() { errs <- c.Flush() }()
 	for range 2 {
 		if err := c.Close(); err != nil {

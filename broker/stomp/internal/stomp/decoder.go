@@ -84,8 +84,9 @@ func NewDecoder(r io.Reader, limits Limits) *Decoder {
 }
 
 // Decode returns the next frame, which is the caller's own; heart-beats are passed
-// over. It returns io.EOF at the end between two frames, a [*ProtocolError] or
-// [*LimitError] for what no frame may have, and nothing more after an error.
+// over. It returns io.EOF at the end between two frames, and a [*ProtocolError] or
+// [*LimitError] for what no frame may have. After an error the stream is out of step,
+// and Decode must not be called again.
 func (d *Decoder) Decode() (*Frame, error) {
 	command, err := d.command()
 	if err != nil {

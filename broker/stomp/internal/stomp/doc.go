@@ -32,7 +32,7 @@
 //
 // Each side says what it can send and what it wants, and the slower of the two
 // counts. When half of our interval has passed without a write, a heart-beat is sent,
-// so that the peer never waits for longer than the interval. A peer of which nothing
-// came for twice its interval is taken for dead. RabbitMQ counts in whole seconds and
-// rounds down, and up to one second.
+// so that the peer never waits for longer than the interval. A Read to which nothing
+// comes for twice the peer's interval takes it for dead. RabbitMQ counts in whole
+// seconds and rounds down, but up to one second.
 package stomp

@@ -12,6 +12,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -109,18 +110,26 @@ func TestTimeoutBoundsTLS(t *testing.T) {
 	}
 }
 
-// A server that takes no bytes must not hold up the end of a connection.
+// A server that takes no bytes must not hold up the end of a connection, for which
+// TLS has a message of its own.
 func TestCloseWithTLSDoesNotWaitForTheServer(t *testing.T) {
 	t.Parallel()
-	certs := newCertificates(t)
-	stop := make(chan struct{})
-	defer close(stop)
-	addr := certs.serve(t, &tls.Config{}, func(p *peer) {
-		p.greet("")
-		<-stop
+	synctest.Test(t, func(t *testing.T) {
+		certs := newCertificates(t)
+		ours, theirs := net.Pipe()
+		go newPeer(tls.Server(theirs, &tls.Config{Certificates: []tls.Certificate{certs.issue(t, "broker")}})).greet("")
+		config := &tls.Config{RootCAs: certs.pool, MinVersion: tls.VersionTLS12}
+		c, err := openWithin(t, ours, &Config{Addr: "127.0.0.1:61614", TLS: config})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		_ = c.Close()
+		if passed := time.Since(began); passed != 0 {
+			t.Errorf("Close took %v", passed)
+		}
+		_ = theirs.Close()
 	})
-	c := dial(t, &Config{Addr: addr, TLS: &tls.Config{RootCAs: certs.pool, MinVersion: tls.VersionTLS12}})
-	closeUnblocks(t, c)
 }
 
 // certificates issues certificates.
