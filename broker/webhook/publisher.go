@@ -174,12 +174,8 @@ func (p *Publisher) start(ctx context.Context, j *job) {
 func (p *Publisher) admit(ctx context.Context, j *job) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	j.failures = p.failures
 	for {
 		if err := p.fault(ctx); err != nil {
-			return err
-		}
-		if err := p.failedSince(j); err != nil {
 			return err
 		}
 		if p.inFlight < p.config.Concurrency {
@@ -196,6 +192,7 @@ func (p *Publisher) admit(ctx context.Context, j *job) error {
 	}
 	p.inFlight++
 	p.running.Add(1)
+	j.failures = p.failures
 	j.ended = make(chan struct{})
 	for _, m := range j.members {
 		l := lane{m.message.Tenant, m.message.Key}
@@ -222,34 +219,26 @@ func (p *Publisher) fault(ctx context.Context) error {
 	return nil
 }
 
-// failedSince returns the error of a request that failed since j was admitted. The
-// caller holds p.mu.
-func (p *Publisher) failedSince(j *job) error {
-	if j.failures != p.failures {
-		return p.failure
-	}
-	return nil
-}
-
 // run sends a job behind those of its lanes.
 func (p *Publisher) run(j *job) {
 	defer p.running.Done()
 	for _, ended := range j.before {
 		<-ended
 	}
-	p.mu.Lock()
-	err := p.failedSince(j)
-	p.mu.Unlock()
-	errs := []error{err}
-	if err == nil {
-		errs = p.attempt(j)
-	}
+	errs := p.attempt(j)
 	p.leave(j, errs)
 	j.answer(errs...)
 }
 
-// attempt sends a job and returns the answers of its members, or the one of all.
+// attempt sends a job, if nothing has failed since it was admitted, and returns the
+// answers of its members, or the one of all.
 func (p *Publisher) attempt(j *job) []error {
+	p.mu.Lock()
+	failed, failure := j.failures != p.failures, p.failure
+	p.mu.Unlock()
+	if failed {
+		return []error{failure}
+	}
 	if p.config.Mode == Batched {
 		return p.sendBatch(j)
 	}

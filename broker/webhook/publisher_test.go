@@ -148,28 +148,34 @@ func keysOf(events []event) map[string]bool {
 
 func TestPublishWaitsWhileAllRequestsAreTaken(t *testing.T) {
 	t.Parallel()
-	arrived, release := make(chan string, 10), make(chan struct{})
-	s := newSink(t, func(_ http.ResponseWriter, r posted) {
-		arrived <- events(t, r.body)[0].ID
-		<-release
+	synctest.Test(t, func(t *testing.T) {
+		var requests atomic.Int32
+		release := make(chan struct{})
+		p := open(t, "http://example.com", &PublisherConfig{Concurrency: 2, Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			requests.Add(1)
+			<-release
+			return &http.Response{StatusCode: 204, Body: http.NoBody, Request: r}, nil
+		})})
+		replies := []*reply{publish(t, p, message("1", "")), publish(t, p, message("2", ""))}
+		ctx, cancel := context.WithCancel(context.Background())
+		returned := make(chan *reply)
+		go func() { returned <- publishWith(ctx, t, p, message("3", "")) }()
+		synctest.Wait()
+		cancel()
+		(<-returned).want(outbox.ErrUnavailable)
+		go func() { returned <- publish(t, p, message("4", "")) }()
+		synctest.Wait()
+		if n := requests.Load(); n != 2 {
+			t.Errorf("there are %d requests at once, want 2", n)
+		}
+		close(release)
+		for _, r := range append(replies, <-returned) {
+			r.want(nil)
+		}
+		if n := requests.Load(); n != 3 {
+			t.Errorf("there were %d requests, want 3", n)
+		}
 	})
-	p := open(t, s.URL, &PublisherConfig{Concurrency: 2})
-	first, second := publish(t, p, message("1", "")), publish(t, p, message("2", ""))
-	receive(t, arrived, "a request")
-	receive(t, arrived, "a request")
-	ctx, cancel := context.WithCancel(context.Background())
-	returned := make(chan *reply)
-	go func() { returned <- publishWith(ctx, t, p, message("3", "")) }()
-	cancel()
-	receive(t, returned, "the end of Publish").want(outbox.ErrUnavailable)
-	go func() { returned <- publish(t, p, message("4", "")) }()
-	close(release)
-	receive(t, returned, "the end of Publish").want(nil)
-	first.want(nil)
-	second.want(nil)
-	if got := receive(t, arrived, "a request"); got != "4" || len(s.requests()) != 3 {
-		t.Errorf("got message %s and %d requests, want 4 and 3", got, len(s.requests()))
-	}
 }
 
 // What waits for a message of its key must not overtake it, and what waits for a
@@ -266,7 +272,7 @@ func TestCloseAnswersAll(t *testing.T) {
 			arrived <- struct{}{}
 			<-r.Context().Done()
 		})
-		p := open(t, s.URL, &PublisherConfig{Mode: mode, Concurrency: 4, BatchSize: 2})
+		p := open(t, s.URL, &PublisherConfig{Mode: mode, Concurrency: 4, BatchSize: 2, Timeout: time.Hour})
 		var replies []*reply
 		for i := range 3 {
 			replies = append(replies, publish(t, p, message(strconv.Itoa(i), "k")))
@@ -275,7 +281,9 @@ func TestCloseAnswersAll(t *testing.T) {
 		go func() { sent <- p.Send(context.Background(), message("sent", "")) }()
 		receive(t, arrived, "a request")
 		receive(t, arrived, "a request")
-		if err := p.Close(); err != nil {
+		closed := make(chan error)
+		go func() { closed <- p.Close() }()
+		if err := receive(t, closed, "the end of Close"); err != nil {
 			t.Error(err)
 		}
 		for i, r := range replies {
