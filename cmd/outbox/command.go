@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -106,6 +108,17 @@ func (a *app) keyFlags(flags *pflag.FlagSet, withVariables bool, names ...string
 		flags.Var(&keyFlag{key: k, given: c.given}, k.Flag(), usage)
 	}
 	return c
+}
+
+// keysBelow returns the keys below name but for some, for a command that does not heed
+// those.
+func keysBelow(name string, except ...string) (names []string) {
+	for _, k := range config.Keys {
+		if rest, ok := strings.CutPrefix(k.Name, name+"."); ok && !slices.Contains(except, rest) {
+			names = append(names, k.Name)
+		}
+	}
+	return names
 }
 
 // withFile adds the flag that names the file.

@@ -28,6 +28,11 @@ func TestHelpShowsDefaultsAndVariables(t *testing.T) {
 		"INSERT INTO outbox.inbox", "[OUTBOX_BROKER_QUEUE_TYPE]")
 	call(t, nil, "", "send", "--help").want(t, 0, "--lines", "--broker-mode word", "[OUTBOX_BROKER_DESTINATION]")
 	call(t, nil, "", "--help").want(t, 0, "send ", "subscribe ")
+	for command, flag := range map[string]string{"subscribe": "--broker-unroutable", "send": "--broker-queue-type", "relay": "--broker-exclusive"} {
+		if strings.Contains(call(t, nil, "", command, "--help").stdout, flag) {
+			t.Errorf("%s takes %s, which it does not heed", command, flag)
+		}
+	}
 	call(t, nil, "", "--help").want(t, 0, "dead ", "messages ", "pause ", "resume ", "stats ")
 	call(t, nil, "", "dead", "--help").want(t, 0, "list ", "show ", "export ", "redrive ", "discard ")
 	call(t, nil, "", "messages", "--help").want(t, 0, "list ", "show ", "retry ", "cancel ")
@@ -51,6 +56,8 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 		{"demo --messages 0 --keys 0 --relays 65 --timeout -1s", "4 problems"},
 		{"demo --messages many", "invalid argument"},
 		{"demo --broker-url stdout:", "delivers to no worker"},
+		{"demo --broker-url stomp://h", "delivers to no worker"},
+		{"demo --broker-url https://h/", "delivers to no worker"},
 		{"demo --database-url mysql://u:geheim@h/d", "has the unknown scheme mysql"},
 		{"migrate --dialect postgres", "is of use with --print alone"},
 		{"migrate --print --dialect oracle", "must be postgres or sqlite"},
@@ -106,9 +113,8 @@ func TestURLsAreCheckedByTheirKind(t *testing.T) {
 		want(t, exitUsage, "broker.exchange", "reserved")
 	call(t, nil, "", "relay", "--database-url", "postgres://h/d", "--broker-url", "nats://h", "--broker-stream", "a.b", "--broker-subject-prefix", "c").
 		want(t, exitUsage, "broker.stream", "broker.subject_prefix")
-	call(t, nil, "", "relay", "--database-url", "postgres://h/d", "--broker-url", "stomp://h", "--broker-destination", "topic", "--broker-heartbeat", "1ms",
-		"--broker-exclusive", "yes", "--broker-queue-type", "quorum").
-		want(t, exitUsage, "3 problems", "broker.destination \"topic\"", "broker.heartbeat \"1ms\"", "broker.queue_type \"quorum\"")
+	call(t, nil, "", "relay", "--database-url", "postgres://h/d", "--broker-url", "stomp://h", "--broker-destination", "topic", "--broker-heartbeat", "1ms").
+		want(t, exitUsage, "2 problems", "broker.destination \"topic\"", "broker.heartbeat \"1ms\"")
 	hook := call(t, nil, "", "relay", "--database-url", "postgres://h/d", "--broker-url", "https://h/x?token=geheim", "--broker-secrets", "geheim",
 		"--broker-request-headers", "Content-Type: geheim")
 	hook.want(t, exitUsage, "2 problems", "broker.secrets \"xxxxx\"", "broker.request_headers \"xxxxx\"")

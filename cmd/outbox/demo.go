@@ -51,7 +51,9 @@ interrupted or took too long.`,
 	flags.IntVar(&f.relays, "relays", 2, "relays that share the work")
 	flags.DurationVar(&f.timeout, "timeout", 0, "time after which to give up (default 2m and 2s for each 1,000 messages)")
 	flags.BoolVar(&f.json, "json", false, "print the result as one JSON object")
-	keys := a.keyFlags(flags, false, demoKeys()...)
+	// Not what says what the program drains, or gives messages other topics.
+	names := append(keysBelow("relay", "route", "outboxes", "listen", "rename"), "database.url", "broker.url", "log")
+	keys := a.keyFlags(flags, false, names...)
 	_ = flags.MarkHidden("relay-name") // each relay has its own
 	flags.Lookup("database-url").Usage = "postgres://, postgresql:// or sqlite:PATH, instead of a temporary SQLite file"
 	flags.Lookup("broker-url").Usage = "amqp://, amqps:// or nats://, instead of a JetStream server in this process"
@@ -62,20 +64,6 @@ interrupted or took too long.`,
 
 // demoKeys are the keys that the demo takes: not those that say what the program
 // drains, or that give messages other topics.
-func demoKeys() []string {
-	names := []string{"database.url", "broker.url", "log"}
-	for _, k := range config.Keys {
-		switch k.Name {
-		case "relay.route", "relay.outboxes", "relay.listen", "relay.rename":
-		default:
-			if k.In("relay") {
-				names = append(names, k.Name)
-			}
-		}
-	}
-	return names
-}
-
 func (a *app) runDemo(cmd *cobra.Command, f *demoFlags, keys *configFlags) error {
 	if _, ok := keys.given["log.level"]; !ok {
 		keys.given["log.level"] = []string{"warn"}
@@ -115,8 +103,9 @@ func checkDemo(l *config.Loaded, f *demoFlags) {
 	}
 	if l.Broker.URL != "" {
 		wire.CheckBroker(l)
-		if wire.BrokerKind(l.Broker.URL) == wire.Stdout {
-			l.Fault("broker.url", "delivers to no worker: use amqp://, amqps:// or nats://")
+		switch wire.BrokerKind(l.Broker.URL) {
+		case wire.Stdout, wire.HTTP, wire.STOMP:
+			l.Fault("broker.url", "delivers to no worker of the demo: use amqp://, amqps:// or nats://")
 		}
 	}
 	within := func(flag string, value, least, most int) {

@@ -55,7 +55,7 @@ tls_server_name.`,
 	flags := cmd.Flags()
 	flags.BoolVar(&f.once, "once", false, "send what is due, and end")
 	flags.IntVar(&f.limit, "limit", defaultOnce, "most messages of each outbox that --once sends, 1 to 10000")
-	keys := a.keyFlags(flags, true, "database", "broker", "relay", "log").withFile()
+	keys := a.keyFlags(flags, true, append(publisherKeys(), "database", "relay", "log")...).withFile()
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		l := keys.load()
 		wire.CheckDatabase(l)

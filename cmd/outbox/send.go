@@ -28,7 +28,7 @@ some may be there, with the ids that they had.`,
 		Args: cobra.NoArgs,
 	}
 	f := a.messageFlags(cmd.Flags())
-	keys := a.keyFlags(cmd.Flags(), true, "broker", "log").withFile()
+	keys := a.keyFlags(cmd.Flags(), true, append(publisherKeys(), "log")...).withFile()
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		l := keys.load()
 		wire.CheckBroker(l)
@@ -48,6 +48,9 @@ some may be there, with the ids that they had.`,
 	}
 	return cmd
 }
+
+// publisherKeys are the keys of a broker that are of use to who sends to it.
+func publisherKeys() []string { return keysBelow("broker", "queue_type", "queue_headers", "exclusive") }
 
 func (a *app) runSend(ctx context.Context, p outbox.Publisher, f *messageFlags) (err error) {
 	defer func() {

@@ -93,7 +93,8 @@ second signal ends it and its programs at once.`,
 	f.flags.StringVar(&f.exec, "exec", "", "`program` that handles messages; what stands behind it are its arguments")
 	f.flags.BoolVar(&f.lines, "lines", false, "the program runs on, and speaks lines of JSON")
 	f.flags.IntVar(&f.processes, "processes", 1, "how many of the program run, with --lines")
-	keys := a.keyFlags(f.flags, true, "subscribe", "broker", "database", "log").withFile()
+	names := append(keysBelow("broker", "unroutable", "timeout", "concurrency"), "subscribe", "database", "log")
+	keys := a.keyFlags(f.flags, true, names...).withFile()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		l := keys.load()
 		f.args = args

@@ -43,7 +43,8 @@ func TestSubscribeReportsAllThatIsWrong(t *testing.T) {
 		"--broker-url amqp://h --queue q --topic a --forward h:80":             "subscribe.forward",
 		"--broker-url amqp://h --queue q --topic a --exec /does/not/exist":     `--exec "/does/not/exist": is no program that can be run: stat /does/not/exist: no such file`,
 		"--broker-url amqp://h --queue q --topic a --forward http://h -- x":    `--exec: is not given, and there are arguments: "x"`,
-		"--broker-queue-type x" + good:                                         "must be quorum or classic",
+		"--broker-url stomp://h --broker-exclusive yes --broker-queue-type quorum --queue q --topic a --exec /bin/true": `broker.queue_type "quorum"`,
+		"--broker-queue-type x" + good: "must be quorum or classic",
 	} {
 		got := call(t, nil, "", append([]string{"subscribe"}, strings.Fields(args)...)...)
 		t.Run(args, func(t *testing.T) { got.want(t, exitUsage, strings.Split(want, "|")...) })
