@@ -18,6 +18,7 @@ import (
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/natsjs"
 	"github.com/outbox-go/outbox/broker/rabbitmq"
+	"github.com/outbox-go/outbox/broker/stomp"
 	"github.com/outbox-go/outbox/internal/testenv"
 )
 
@@ -42,7 +43,7 @@ const (
 	reconnectMax = 400 * time.Millisecond
 )
 
-// openPublisher opens a publisher to the broker at a URL, amqp or nats.
+// openPublisher opens a publisher to the broker at a URL: amqp, nats or stomp.
 func openPublisher(url string) (outbox.Publisher, error) {
 	if strings.HasPrefix(url, "nats:") {
 		b, err := natsjs.New(url, &natsjs.Config{ReconnectMaxWait: reconnectMax})
@@ -50,6 +51,9 @@ func openPublisher(url string) (outbox.Publisher, error) {
 			return nil, err
 		}
 		return b.Publisher(), nil
+	}
+	if strings.HasPrefix(url, "stomp:") {
+		return stomp.NewPublisher(url, &stomp.PublisherConfig{Connection: stompConnection})
 	}
 	return rabbitmq.NewPublisher(url, &rabbitmq.PublisherConfig{Connection: rabbitConnection})
 }

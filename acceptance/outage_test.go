@@ -88,47 +88,51 @@ func TestK20_BrokerDownForAWhile(t *testing.T) {
 }
 
 func TestD10_BrokerAwayOrLinkCut(t *testing.T) {
-	const keys = 20
-	eachPrivateSystem(t, func(t *testing.T, s *system) {
-		link, address := newLink(t, s.address)
-		s.address = address
-		r := s.startWorker(t)
-		theRelay := s.startRelay(t, relay.Config{})
-		stop := s.keepPlacing(t, r, keys)
-		r.await(10 * keys)
-		for i := range 10 { // in the middle of a batch, mostly of a message
-			select {
-			case <-link.CutAfter(int64(3000 + 777*i)):
-			case <-time.After(patience):
-				t.Fatalf("nothing is sent: the link was not cut within %v", patience)
-			}
-			r.await(r.distinct() + keys)
-		}
-		s.kill()
-		s.start()
-		r.await(r.distinct() + 5*keys)
-
-		link.Refuse()
-		link.Cut()
-		before := theRelay.Stats().Failed
-		eventually(t, "failures to be counted", func() (bool, string) {
-			n := theRelay.Stats().Failed - before
-			return n > 5, fmt.Sprint(n)
-		})
-		link.Accept()
-		r.await(r.distinct() + 5*keys)
-		theRelay.alive()
-		stop()
-		t.Logf("%d repeats", s.judge(t, r))
-	})
+	eachPrivateSystem(t, awayOrCut)
 	t.Run("BackOff", func(t *testing.T) {
-		for _, scheme := range []string{"amqp", "nats"} {
+		for _, scheme := range []string{"amqp", "nats", "stomp"} {
 			t.Run(scheme, func(t *testing.T) {
 				t.Parallel()
 				wantBackOff(t, scheme)
 			})
 		}
 	})
+}
+
+// awayOrCut has the relay lose its link in mid-batch, the broker itself, and the way to
+// it, while orders are placed.
+func awayOrCut(t *testing.T, s *system) {
+	const keys = 20
+	link, address := newLink(t, s.address)
+	s.address = address
+	r := s.startWorker(t)
+	theRelay := s.startRelay(t, relay.Config{})
+	stop := s.keepPlacing(t, r, keys)
+	r.await(10 * keys)
+	for i := range 10 { // in the middle of a batch, mostly of a message
+		select {
+		case <-link.CutAfter(int64(3000 + 777*i)):
+		case <-time.After(patience):
+			t.Fatalf("nothing is sent: the link was not cut within %v", patience)
+		}
+		r.await(r.distinct() + keys)
+	}
+	s.kill()
+	s.start()
+	r.await(r.distinct() + 5*keys)
+
+	link.Refuse()
+	link.Cut()
+	before := theRelay.Stats().Failed
+	eventually(t, "failures to be counted", func() (bool, string) {
+		n := theRelay.Stats().Failed - before
+		return n > 5, fmt.Sprint(n)
+	})
+	link.Accept()
+	r.await(r.distinct() + 5*keys)
+	theRelay.alive()
+	stop()
+	t.Logf("%d repeats", s.judge(t, r))
 }
 
 // wantBackOff counts the attempts to connect to a broker that ends each one.
