@@ -78,9 +78,9 @@ type PublisherConfig struct {
 	Body func(*outbox.Message) (*Request, error)
 
 	// Transport makes the requests. Defaults to one like http.DefaultTransport, with
-	// the environment's proxies. An *http.Transport is cloned, and Close closes the
-	// clone's idle connections; for the URL of a message its proxy and its dial
-	// functions are not used, and no other type goes with URL.
+	// the environment's proxies. An *http.Transport is cloned, and keeps Concurrency
+	// idle connections of a host unless it says otherwise; for the URL of a message
+	// its proxy and its dial functions are not used, and no other type goes with URL.
 	Transport http.RoundTripper
 }
 

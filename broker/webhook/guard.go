@@ -34,7 +34,10 @@ func newClients(c *PublisherConfig) (own, others client) {
 		transport = defaultTransport(c)
 	}
 	mine := transport.Clone()
-	guarded := transport.Clone()
+	if mine.MaxIdleConnsPerHost == 0 {
+		mine.MaxIdleConnsPerHost = c.Concurrency // else it keeps two of them
+	}
+	guarded := mine.Clone()
 	guarded.Proxy = nil
 	guarded.DialContext = (&guard{c.Allow}).dial
 	guarded.DialTLSContext = nil
@@ -50,15 +53,13 @@ func newClient(transport http.RoundTripper) client {
 	}}
 }
 
-// defaultTransport is http.DefaultTransport's with as many idle connections as
-// there are requests at once.
+// defaultTransport is like http.DefaultTransport.
 func defaultTransport(c *PublisherConfig) *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{}).DialContext,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConns:           4 * c.Concurrency,
-		MaxIdleConnsPerHost:    c.Concurrency,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
 		// A connection of HTTP/2 outlives its requests' time-outs: one whose peer is

@@ -321,6 +321,41 @@ func TestConnectionsAreKept(t *testing.T) {
 	}
 }
 
+// A transport of one's own, for its TLS perhaps, keeps connections for all requests,
+// and not the two of net/http.
+func TestConnectionsOfATransportAreKept(t *testing.T) {
+	t.Parallel()
+	const at, rounds = 8, 5
+	arrived, release := make(chan struct{}, at), make(chan struct{})
+	s := newSink(t, func(http.ResponseWriter, posted) {
+		arrived <- struct{}{}
+		<-release
+	})
+	p := open(t, s.URL, &PublisherConfig{Concurrency: at, Transport: &http.Transport{}})
+	for range rounds {
+		var replies []*reply
+		for _, m := range messages(at) {
+			replies = append(replies, publish(t, p, m))
+		}
+		for range at {
+			receive(t, arrived, "a request")
+		}
+		for range at {
+			release <- struct{}{}
+		}
+		for _, r := range replies {
+			r.want(nil)
+		}
+	}
+	peers := map[string]bool{}
+	for _, r := range s.requests() {
+		peers[r.RemoteAddr] = true
+	}
+	if most := 2 * at; len(peers) > most { // one that is not idle in time is dialled again
+		t.Errorf("%d requests took %d connections, want at most %d", at*rounds, len(peers), most)
+	}
+}
+
 func TestPublishByHTTP2(t *testing.T) {
 	t.Parallel()
 	s := &sink{}
