@@ -140,7 +140,8 @@ func (c *Conn) failWrite(err error) error {
 }
 
 // Read returns the next MESSAGE or RECEIPT; the frame is the caller's own. Any other
-// frame ends the connection, ERROR by a [*ServerError].
+// frame ends the connection, ERROR by a [*ServerError]. With the end of Read nobody
+// waits in Write or Flush any more.
 func (c *Conn) Read() (*Frame, error) {
 	select {
 	case <-c.done:
@@ -153,7 +154,7 @@ func (c *Conn) Read() (*Frame, error) {
 	}
 	if err != nil {
 		err = c.fail(ended(err))
-		c.stop.Do(func() { close(c.done) })
+		c.abort() // who writes must not wait for a server that is gone
 		return nil, err
 	}
 	return f, nil
@@ -218,7 +219,7 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// abort does all of Close but wait.
+// abort does all of Close but wait. Why the connection has ended before remains.
 func (c *Conn) abort() {
 	_ = c.fail(ErrClosed)
 	c.stop.Do(func() { close(c.done) })

@@ -155,6 +155,22 @@ func TestSilentServerIsGivenUp(t *testing.T) {
 	}
 }
 
+func TestSilentServerHoldsUpNoWriter(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, c *Conn, p *peer) {
+		began := time.Now()
+		written := make(chan error, 1)
+		go func() { written <- c.Write(&Frame{Command: Send, Body: make([]byte, 1<<20)}) }()
+		err := readToEnd(c)
+		if again := <-written; !errors.Is(err, ErrSilent) || !errors.Is(again, ErrSilent) {
+			t.Errorf("Read returns %v, Write %v, want %v", err, again, ErrSilent)
+		}
+		if passed := time.Since(began); passed != 20*time.Second {
+			t.Errorf("the writer was held up for %v", passed)
+		}
+	})
+}
+
 func TestHeartbeatsOfTheServerKeepTheConnection(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, c *Conn, p *peer) {
