@@ -9,6 +9,9 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -180,13 +183,9 @@ func loadRoutes(t *testing.T, text string) *config.Loaded {
 func TestNATSWithTLS(t *testing.T) {
 	t.Parallel()
 	authority := testenv.NewAuthority(t)
-	client := authority.Issue("app")
 	s, err := server.NewServer(&server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
-		TLS: true, TLSVerify: true, TLSConfig: &tls.Config{
-			Certificates: []tls.Certificate{authority.Issue("broker", "localhost").Pair},
-			ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: authority.Pool(), MinVersion: tls.VersionTLS12,
-		},
+		TLS: true, TLSVerify: true, TLSConfig: serverTLS(authority),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -199,7 +198,33 @@ func TestNATSWithTLS(t *testing.T) {
 	if !s.ReadyForConnections(30 * time.Second) {
 		t.Fatal("the server does not come up")
 	}
-	c := config.Broker{URL: fmt.Sprintf("nats://localhost:%d", s.Addr().(interface{ AddrPort() netip.AddrPort }).AddrPort().Port()), Stream: "s", SubjectPrefix: "s."}
+	wantKnownOnly(t, authority, config.Broker{URL: fmt.Sprintf("nats://localhost:%d", s.Addr().(interface{ AddrPort() netip.AddrPort }).AddrPort().Port()), Stream: "s", SubjectPrefix: "s."})
+}
+
+// TestHTTPSWithTLS posts to a server that wants to know its clients.
+func TestHTTPSWithTLS(t *testing.T) {
+	t.Parallel()
+	authority := testenv.NewAuthority(t)
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	s.TLS = serverTLS(authority)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	wantKnownOnly(t, authority, config.Broker{URL: strings.Replace(s.URL, "127.0.0.1", "localhost", 1)})
+}
+
+func serverTLS(authority *testenv.Authority) *tls.Config {
+	return &tls.Config{
+		Certificates: []tls.Certificate{authority.Issue("broker", "localhost").Pair},
+		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: authority.Pool(), MinVersion: tls.VersionTLS12,
+	}
+}
+
+// wantKnownOnly wants a message to be taken by a server that wants certificates of
+// the authority, if both ends know one another.
+func wantKnownOnly(t *testing.T, authority *testenv.Authority, c config.Broker) {
+	t.Helper()
+	client := authority.Issue("app")
 	for name, tc := range map[string]struct {
 		tls  config.TLS
 		want string
