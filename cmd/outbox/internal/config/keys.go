@@ -90,7 +90,7 @@ var Keys = []*Key{
 	{Name: "database.listen_url", Type: typeURL, Usage: "connection for notifications, when database.url is a transaction pooler's (PostgreSQL)",
 		set: text(func(c *Config) *string { return &c.Database.ListenURL })},
 
-	{Name: "broker.url", Type: typeURL, Usage: "where messages go: amqp://, amqps://, nats://, stomp://, stomps://, http://, https:// or stdout:",
+	{Name: "broker.url", Type: typeURL, Usage: "where messages go: amqp://, amqps://, nats://, stomp://, stomps://, http://, https:// or stdout:; amqp and stomp try several hosts in turn, host:port,other:port",
 		Example: "amqp://guest:guest@localhost:5672/", set: text(func(c *Config) *string { return &c.Broker.URL })},
 	{Name: "broker.exchange", Type: typeName, Usage: "topic exchange (RabbitMQ)", Default: "outbox",
 		set: text(func(c *Config) *string { return &c.Broker.Exchange })},
