@@ -43,6 +43,15 @@ type User struct {
 	Groups    []Group   `json:"-" gorm:"many2many:user_groups"`
 }
 
+// WithCompany is a serializer that needs an association.
+func (u *User) WithCompany() any {
+	name := "unknown"
+	if u.Company != nil {
+		name = u.Company.Name
+	}
+	return map[string]any{"name": u.Name, "age": u.Age, "company": name}
+}
+
 type Company struct {
 	ID   uint   `json:"id"`
 	Name string `json:"name"`
@@ -74,6 +83,13 @@ type Part struct {
 	Number int    `json:"number" gorm:"primaryKey;autoIncrement:false"`
 	Name   string `json:"name"`
 	Label  string `json:"label" gorm:"->;type:text GENERATED ALWAYS AS (name || '!') STORED"`
+}
+
+// Tag has a key that is the caller's to choose.
+type Tag struct {
+	Code string `json:"code" gorm:"primaryKey"`
+	Name string `json:"name" gorm:"uniqueIndex"`
+	Note string `json:"note"`
 }
 
 // Hooked has hooks, which may fail.
@@ -124,6 +140,7 @@ func published() []model.Model {
 		model.Must(model.Publish[Pet](model.Config{Destination: "pet", On: all})),
 		model.Must(model.Publish[Group](model.Config{Destination: "group"})),
 		model.Must(model.Publish[Part](model.Config{Destination: "part", ID: "number", On: all})),
+		model.Must(model.Publish[Tag](model.Config{Destination: "tag", ID: "code"})),
 		model.Must(model.Publish[Hooked](model.Config{Destination: "hooked", On: all})),
 	}
 }
@@ -192,10 +209,19 @@ func newBed(t *testing.T, sqlDB *sql.DB, d gorm.Dialector, dialect sqlstore.Dial
 	config.Logger = logger.Discard
 	db, err := gorm.Open(d, &config)
 	must(t, err)
-	must(t, db.AutoMigrate(&Company{}, &Group{}, &User{}, &Pet{}, &Note{}, &Part{}, &Hooked{}))
+	must(t, db.AutoMigrate(&Company{}, &Group{}, &User{}, &Pet{}, &Note{}, &Part{}, &Tag{}, &Hooked{}))
 	b := &bed{t: t, db: db.WithContext(t.Context()), sql: sqlDB, table: table}
 	must(t, db.Use(gormoutbox.New(outbox.New(waking{store, &b.wakes}), published()...)))
 	return b
+}
+
+// publishing is another GORM on the database, which publishes models to ob.
+func (b *bed) publishing(ob *outbox.Outbox[*sql.Tx], models ...model.Model) *gorm.DB {
+	b.t.Helper()
+	db, err := gorm.Open(b.db.Dialector, &gorm.Config{Logger: b.db.Logger, ConnPool: b.sql})
+	must(b.t, err)
+	must(b.t, db.Use(gormoutbox.New(ob, models...)))
+	return db
 }
 
 func must(t testing.TB, err error) {

@@ -44,6 +44,10 @@ func TestOtherModelsAreUntouched(t *testing.T) {
 		b.ok(b.db.Table("notes").Create(map[string]any{"text": "c"}))
 		b.ok(b.db.Delete(n))
 		b.ok(b.db.Session(&gorm.Session{DryRun: true}).Create(&User{Name: "Ada"}))
+		text := b.db.ToSQL(func(tx *gorm.DB) *gorm.DB { return tx.Model(&User{}).Where("id = ?", 1).Update("age", 1) })
+		if strings.Contains(text, "RETURNING") {
+			t.Errorf("the SQL of a dry run is %s", text)
+		}
 		b.ok(b.db.Delete(&Company{}, 1)) // which is published when it is saved
 		b.want("statements on what is not published")
 	})

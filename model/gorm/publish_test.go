@@ -1,12 +1,18 @@
 package gormoutbox_test
 
 import (
+	"database/sql"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/model"
+	"github.com/outbox-go/outbox/outboxtest"
 )
 
 func TestEachOperationIsPublished(t *testing.T) {
@@ -133,6 +139,12 @@ func TestRowIsPublishedAsTheDatabaseHasIt(t *testing.T) {
 			`user.created 5 {"id": 5, "name": "Dora", "age": 6, "level": 1, "company_id": null}`,
 			`user.updated 5 {"id": 5, "name": "Dora", "age": 6, "level": 1, "company_id": null}`)
 
+		b.ok(b.db.Create(&Tag{Code: "a", Name: "x", Note: "old"}))
+		b.take()
+		rename := clause.OnConflict{Columns: []clause.Column{{Name: "name"}}, DoUpdates: clause.Assignments(map[string]any{"name": "y"})}
+		b.ok(b.db.Clauses(rename).Create(&[]Tag{{Code: "b", Name: "x", Note: "new"}, {Code: "c", Name: "z"}}))
+		b.want("an upsert of a row with another key", `tag a {"id": "a", "name": "y", "note": "old"}`, `tag c {"id": "c", "name": "z", "note": ""}`)
+
 		p := &Part{Order: 1, Number: 2, Name: "nut"}
 		b.ok(b.db.Create(p))
 		b.want("Create of a generated column", `part 2 {"id": 2, "order": 1, "name": "nut", "label": "nut!"}`)
@@ -141,6 +153,29 @@ func TestRowIsPublishedAsTheDatabaseHasIt(t *testing.T) {
 		b.ok(b.db.Model(&Part{Number: 2}).Where("name = ?", "bolt").Update("name", nil))
 		b.ok(b.db.Delete(&Part{Order: 1, Number: 2, Name: "of old"}))
 		b.want("null", `part 2 {"id": 2, "order": 1, "name": "", "label": ""}`, `part 2 {"id": 2, "order": 1, "name": "", "label": ""}`)
+	})
+}
+
+func TestSerializerSeesTheAssociationsOfOneModel(t *testing.T) {
+	eachDialect(t, func(t *testing.T, b *bed) {
+		rec := outboxtest.NewRecorder[*sql.Tx](nil)
+		db := b.publishing(outbox.New(rec), model.Must(model.Publish[User](model.Config{Destination: "x", On: all, Serializer: "WithCompany"})))
+		u := &User{Name: "Ada", Company: &Company{Name: "Acme"}}
+		b.ok(db.Create(u))
+		b.ok(db.Model(u).Update("age", gorm.Expr("age + 3")))
+		b.ok(db.Omit("Age").Create(&User{Name: "Bob", Company: u.Company, Age: 9}))
+		b.ok(db.Delete(u))
+		var bodies []string
+		for _, m := range rec.All() {
+			bodies = append(bodies, string(m.Payload))
+		}
+		want := []string{
+			`{"age": 0, "company": "Acme", "name": "Ada"}`, `{"age": 3, "company": "Acme", "name": "Ada"}`,
+			`{"age": 0, "company": "Acme", "name": "Bob"}`, `{"age": 3, "company": "Acme", "name": "Ada"}`,
+		}
+		if !slices.Equal(bodies, want) {
+			t.Errorf("the bodies are %q, want %q", bodies, want)
+		}
 	})
 }
 
