@@ -15,14 +15,6 @@ import (
 	"github.com/outbox-go/outbox/store/track"
 )
 
-var (
-	_ track.Tracker = (*wire.PostgresStore)(nil)
-	_ track.Tracker = (*wire.SQLiteStore)(nil)
-)
-
-// tracker is the part of a store that has tables publish.
-func tracker(s wire.Store) track.Tracker { return s.(track.Tracker) }
-
 // trackFlags say what a table is to publish, or what to tell of those that do.
 type trackFlags struct {
 	flags       *pflag.FlagSet
@@ -68,11 +60,11 @@ about them since, and exits with 1 if something has: all of them, or those that 
 	return a.administer(cmd, f.validate, func(cmd *cobra.Command, s wire.Store, args []string) error {
 		switch {
 		case f.list:
-			return f.listTables(cmd, tracker(s), args, a.stdout)
+			return f.listTables(cmd, s, args, a.stdout)
 		case f.check:
-			return f.checkTables(cmd, tracker(s), args, a.stdout)
+			return f.checkTables(cmd, s, args, a.stdout)
 		}
-		return f.run(cmd, tracker(s), args[0], a.stdout)
+		return f.run(cmd, s, args[0], a.stdout)
 	})
 }
 
@@ -197,9 +189,9 @@ func (a *app) untrack() *cobra.Command {
 	none := func(*config.Loaded, []string) {}
 	return a.administer(cmd, none, func(cmd *cobra.Command, s wire.Store, args []string) error {
 		if show {
-			return printSQL(a.stdout, func() (string, error) { return tracker(s).UntrackSQL(cmd.Context(), args[0]) })
+			return printSQL(a.stdout, func() (string, error) { return s.UntrackSQL(cmd.Context(), args[0]) })
 		}
-		if err := tracker(s).Untrack(cmd.Context(), args[0]); err != nil {
+		if err := s.Untrack(cmd.Context(), args[0]); err != nil {
 			return trackError(err)
 		}
 		_, err := fmt.Fprintf(a.stdout, "not tracked any more: %s\n", args[0])

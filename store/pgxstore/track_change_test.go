@@ -182,6 +182,29 @@ func TestTrackWaitsForWriters(t *testing.T) {
 	p.want("all from then on", `users.delete 1 {"id": 1, "name": "a"}`)
 }
 
+// TestTrackingLessDeadlocksWithNobody: who has read the table before can write it while
+// triggers wait to be removed.
+func TestTrackingLessDeadlocksWithNobody(t *testing.T) {
+	t.Parallel()
+	p := newShop(t, usersDDL)
+	p.track("{}.users", named)
+	reader := begin(t, p.pool)
+	_, err := reader.Exec(t.Context(), p.sql(`SELECT FROM {}.users`))
+	must(t, err)
+	tracked := make(chan error, 1)
+	go func() {
+		tracked <- p.Track(context.Background(), p.sql("{}.users"), &track.Config{On: []track.Op{track.Delete}})
+	}()
+	waitFor(t, p.pool, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = $1::regclass AND mode = 'AccessExclusiveLock' AND NOT granted)`, p.sql("{}.users"))
+	_, err = reader.Exec(t.Context(), p.sql(`INSERT INTO {}.users VALUES (1, 'a', 's')`))
+	must(t, err)
+	must(t, reader.Commit(t.Context()))
+	must(t, <-tracked)
+	p.want("before", `users.insert 1 {"id": 1, "name": "a"}`)
+	p.exec(`UPDATE {}.users SET name = 'b'; DELETE FROM {}.users`)
+	p.want("after", `users.delete 1 {"id": 1, "name": "b", "secret": "s"}`)
+}
+
 // TestDumpKeepsTracking: the database that a dump is restored to publishes, and knows
 // what had changed. There columns have other numbers.
 func TestDumpKeepsTracking(t *testing.T) {

@@ -100,11 +100,16 @@ func (c *Core) Track(ctx context.Context, table string, config *track.Config) er
 	err := config.Validate()
 	if err == nil {
 		err = c.changeTracking(ctx, func(q Querier) (string, error) {
-			// What is read must stay so until the triggers are there.
-			if err := c.lockSubject(ctx, q, table); err != nil {
+			plan, err := c.planTrack(ctx, q, table, config)
+			if err != nil {
 				return "", err
 			}
-			return c.trackSQL(ctx, q, table, config)
+			// What the plan goes by must stay so until the triggers are there.
+			if err := q.Exec(ctx, plan.lock); err != nil {
+				return "", err
+			}
+			plan, err = c.planTrack(ctx, q, table, config)
+			return plan.text, err
 		})
 	}
 	if err != nil {
@@ -143,21 +148,15 @@ func (c *Core) changeTracking(ctx context.Context, plan func(q Querier) (string,
 	})
 }
 
-// lockSubject keeps all from writing or changing a table that can have triggers.
-func (c *Core) lockSubject(ctx context.Context, q Querier, table string) error {
-	s, err := c.findSubject(ctx, q, table)
-	if err != nil || s.subject().Fault != "" {
-		return err
-	}
-	return q.Exec(ctx, "LOCK TABLE "+s.quoted()+" IN SHARE ROW EXCLUSIVE MODE")
-}
-
 // TrackSQL implements [track.Tracker].
 func (c *Core) TrackSQL(ctx context.Context, table string, config *track.Config) (string, error) {
 	if err := config.Validate(); err != nil {
 		return "", fmt.Errorf("track %s: %w", table, err)
 	}
-	return c.printTracking(ctx, "track "+table, func(q Querier) (string, error) { return c.trackSQL(ctx, q, table, config) })
+	return c.printTracking(ctx, "track "+table, func(q Querier) (string, error) {
+		plan, err := c.planTrack(ctx, q, table, config)
+		return plan.text, err
+	})
 }
 
 // UntrackSQL implements [track.Tracker].
@@ -176,28 +175,34 @@ func (c *Core) printTracking(ctx context.Context, operation string, plan func(q 
 	return "BEGIN;\n\n" + text + "COMMIT;\n", nil
 }
 
-// trackSQL looks at the table and returns the statements that have it tracked.
-func (c *Core) trackSQL(ctx context.Context, q Querier, table string, config *track.Config) (string, error) {
+// trackPlan is how a table is tracked.
+type trackPlan struct {
+	lock string // the statement with which text begins, the search path apart
+	text string
+}
+
+// planTrack looks at the table.
+func (c *Core) planTrack(ctx context.Context, q Querier, table string, config *track.Config) (plan trackPlan, err error) {
 	if err := c.checkTracking(ctx, q); err != nil {
-		return "", err
+		return plan, err
 	}
 	subject, err := c.findSubject(ctx, q, table)
 	if err != nil {
-		return "", err
+		return plan, err
 	}
 	definition, err := track.Resolve(config, subject.subject())
 	if err != nil {
-		return "", err
-	}
-	tracked, err := c.trackedTables(ctx, q)
-	if err != nil {
-		return "", err
+		return plan, err
 	}
 	definition.Into = c.names.Qualified("message")
+	tracked, err := c.trackedTables(ctx, q)
+	if err != nil {
+		return plan, err
+	}
 	before := subject.among(tracked)
 	function, err := c.trackFunction(ctx, q, subject, before)
 	if err != nil {
-		return "", err
+		return plan, err
 	}
 	return c.names.writeTrack(subject, definition, function, before)
 }

@@ -115,51 +115,63 @@ func (n *Names) trackTrigger(op track.Op) string {
 
 // writeTrack returns the statements that have a table publish d, in place of what
 // it has published before, if it has.
-func (n *Names) writeTrack(s *trackSubject, d *track.Definition, function string, before *trackedTable) (string, error) {
+func (n *Names) writeTrack(s *trackSubject, d *track.Definition, function string, before *trackedTable) (plan trackPlan, err error) {
 	note, err := json.Marshal(d)
 	if err != nil {
-		return "", err
+		return plan, err
 	}
+	drops := n.superfluous(before, d.On)
+	mode := "SHARE ROW EXCLUSIVE"
+	if len(drops) > 0 { // which needs this; taken later, it could deadlock with who reads first and writes then
+		mode = "ACCESS EXCLUSIVE"
+	}
+	plan.lock = "LOCK TABLE " + s.quoted() + " IN " + mode + " MODE;\n\n"
 	name := Quote(n.Schema) + "." + Quote(function)
 	fill := strings.NewReplacer("{function}", name, "{table}", s.quoted(), "{message}", n.SQL("{message}"),
 		"{key}", keyExpression(d), "{payload}", payloadExpression(d), "{topic}", topicExpression(d), "{type}", Literal(d.Table)).Replace
 	var b strings.Builder
-	b.WriteString(trackPath + "LOCK TABLE " + s.quoted() + " IN SHARE ROW EXCLUSIVE MODE;\n\n")
-	b.WriteString(fill(rowFunctionSQL))
+	b.WriteString(trackPath + plan.lock + fill(rowFunctionSQL))
 	b.WriteString(strings.NewReplacer("{function}", name, "{body}", dollarQuote(fill(trackBodySQL))).Replace(trackFunctionSQL))
 	fmt.Fprintf(&b, "COMMENT ON FUNCTION %s() IS %s;\n\n", name, Literal(string(note)))
-	made := map[string]bool{}
 	for _, op := range d.On {
 		side := "NEW"
 		if op == track.Delete {
 			side = "OLD"
 		}
-		trigger := n.trackTrigger(op)
-		made[trigger] = true
-		b.WriteString(strings.NewReplacer("{trigger}", Quote(trigger), "{op}", strings.ToUpper(string(op)), "{table}", s.quoted(), "{side}", side, "{function}", name).
-			Replace(trackTriggerSQL))
+		b.WriteString(strings.NewReplacer("{trigger}", Quote(n.trackTrigger(op)), "{op}", strings.ToUpper(string(op)), "{table}", s.quoted(),
+			"{side}", side, "{function}", name).Replace(trackTriggerSQL))
 	}
-	if before != nil {
-		n.writeDrops(&b, before, func(t trackedTrigger) bool { return !made[t.Name] })
+	writeDrops(&b, s.quoted(), drops)
+	plan.text = b.String()
+	return plan, nil
+}
+
+// superfluous returns the triggers of a table, if it has any, that are not those of ops.
+func (n *Names) superfluous(before *trackedTable, ops []track.Op) (triggers []trackedTrigger) {
+	if before == nil {
+		return nil
 	}
-	return b.String(), nil
+	for _, trigger := range before.Triggers {
+		if !slices.ContainsFunc(ops, func(op track.Op) bool { return n.trackTrigger(op) == trigger.Name }) {
+			triggers = append(triggers, trigger)
+		}
+	}
+	return triggers
 }
 
 // writeUntrack returns the statements that remove what [Names.writeTrack] has made.
 func (n *Names) writeUntrack(t *trackedTable) string {
 	var b strings.Builder
 	b.WriteString(trackPath)
-	n.writeDrops(&b, t, func(trackedTrigger) bool { return true })
+	writeDrops(&b, t.Quoted, t.Triggers)
 	name := Quote(n.Schema) + "." + Quote(t.Function)
 	fmt.Fprintf(&b, "DROP FUNCTION IF EXISTS %s(%s);\n\nDROP FUNCTION %s();\n\n", name, t.Quoted, name)
 	return b.String()
 }
 
-func (n *Names) writeDrops(b *strings.Builder, t *trackedTable, which func(trackedTrigger) bool) {
-	for _, trigger := range t.Triggers {
-		if which(trigger) {
-			fmt.Fprintf(b, "DROP TRIGGER %s ON %s;\n\n", Quote(trigger.Name), t.Quoted)
-		}
+func writeDrops(b *strings.Builder, table string, triggers []trackedTrigger) {
+	for _, trigger := range triggers {
+		fmt.Fprintf(b, "DROP TRIGGER %s ON %s;\n\n", Quote(trigger.Name), table)
 	}
 }
 

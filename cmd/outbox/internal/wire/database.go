@@ -22,6 +22,7 @@ import (
 	"github.com/outbox-go/outbox/store"
 	"github.com/outbox-go/outbox/store/pgxstore"
 	"github.com/outbox-go/outbox/store/sqlstore"
+	"github.com/outbox-go/outbox/store/track"
 	"github.com/outbox-go/outbox/worker"
 )
 
@@ -29,6 +30,7 @@ import (
 type Store interface {
 	relay.Store
 	store.Admin
+	track.Tracker
 
 	// View is the same outbox as a relay of the route drains it.
 	View(route string) relay.Store
