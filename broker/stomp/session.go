@@ -5,16 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/stomp/internal/stomp"
 )
 
+const (
+	// busy is from how many unanswered messages on Flush waits for more of them: the
+	// answers come in bursts, and a system call and a packet for each message that
+	// takes the place of an answered one cost us and the broker more than the message.
+	busy = 64
+	// flushDelay is how long it waits. The broker works on the others meanwhile.
+	flushDelay = 500 * time.Microsecond
+)
+
 // session is a connection that publishes, from its opening to its end.
 type session struct {
 	conn     *stomp.Conn
-	window   *window // guarded by Publisher.mu
+	window   *window       // guarded by Publisher.mu
+	flush    chan struct{} // there is something to be sent soon
 	opened   time.Time
 	answered bool // the broker has answered a message; belongs to the reader, then to run
 }
@@ -57,7 +68,7 @@ func (p *Publisher) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stomp: %w", err)
 	}
-	return &session{conn: conn, window: newWindow(), opened: time.Now()}, nil
+	return &session{conn: conn, window: newWindow(), flush: make(chan struct{}, 1), opened: time.Now()}, nil
 }
 
 // serve lets messages in and answers them until the session ends, for the reason
@@ -69,6 +80,12 @@ func (p *Publisher) serve(ctx context.Context, s *session) error {
 	p.mu.Unlock()
 	ended := make(chan error, 1)
 	go func() { ended <- p.read(s) }()
+	stop := make(chan struct{})
+	var flushing sync.WaitGroup
+	flushing.Go(func() { s.flushSoon(stop) })
+	defer flushing.Wait()
+	defer func() { _ = s.conn.Close() }() // it may be writing
+	defer close(stop)
 	ticker := time.NewTicker(max(p.config.ReceiptTimeout/8, time.Millisecond))
 	defer ticker.Stop()
 	var reason error
@@ -85,8 +102,28 @@ func (p *Publisher) serve(ctx context.Context, s *session) error {
 		}
 	}
 	_ = s.conn.Close()
-	<-ended
+	_ = <-ended
 	return reason
+}
+
+// flushSoon sends what waits for more, until stop is closed.
+func (s *session) flushSoon(stop <-chan struct{}) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.flush:
+		case <-stop:
+			return
+		}
+		timer.Reset(flushDelay)
+		select {
+		case <-timer.C:
+			_ = s.conn.Flush() // the reader finds out
+		case <-stop:
+			return
+		}
+	}
 }
 
 // read answers messages until the connection ends.
