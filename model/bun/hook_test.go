@@ -271,6 +271,32 @@ func TestRolledBackSavepointPublishesNothingOfIt(t *testing.T) {
 	})
 }
 
+func TestStatementRunsInTheTransactionThatIsGiven(t *testing.T) {
+	eachDialect(t, func(t *testing.T, b *bed) {
+		b.ok(insert(&[]Pet{{Name: "Rex"}, {Name: "Tom"}}))
+		b.want("INSERT", `pet 1 {"id": 1, "name": "Rex"}`, `pet 2 {"id": 2, "name": "Tom"}`)
+		err := b.db.RunInTx(t.Context(), nil, func(ctx context.Context, tx bun.Tx) error {
+			for _, query := range []bun.Query{
+				b.db.NewInsert().Model(&Pet{Name: "Ivy"}), b.db.NewInsert().Model(&Note{}),
+				b.db.NewUpdate().Model(&Pet{ID: 1}).Set("name = 'Max'").WherePK(), b.db.NewDelete().Model(&Pet{ID: 2}).WherePK(),
+			} {
+				_, err := b.hook.Exec(ctx, tx, query)
+				must(t, err)
+			}
+			return errUndo
+		})
+		if !errors.Is(err, errUndo) {
+			t.Errorf("the error is %v", err)
+		}
+		b.want("a rollback")
+		var names []string
+		must(t, b.db.NewSelect().Model((*Pet)(nil)).Column("name").Order("id").Scan(t.Context(), &names))
+		if !slices.Equal(names, []string{"Rex", "Tom"}) || b.count(&Note{}) != 0 {
+			t.Errorf("the pets are %q", names)
+		}
+	})
+}
+
 func TestThousandModelsAreOneInsert(t *testing.T) {
 	t.Parallel()
 	rec := outboxtest.NewRecorder[*sql.Tx](nil)

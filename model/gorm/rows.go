@@ -57,10 +57,11 @@ func keys(s *schema.Schema) (columns []clause.Column) {
 func partial(stmt *gorm.Statement) bool {
 	selected, restricted := stmt.SelectAndOmitColumns(true, false)
 	for _, field := range stmt.Schema.Fields {
-		if field.DBName == "" || !field.Readable || field.HasDefaultValue && field.DefaultValueInterface == nil {
+		if field.DBName == "" || !field.Readable {
 			continue
 		}
-		if wanted, ok := selected[field.DBName]; !field.Creatable || ok && !wanted || !ok && restricted {
+		wanted, ok := selected[field.DBName]
+		if ok && !wanted || !ok && restricted || !field.Creatable && !field.HasDefaultValue {
 			return true
 		}
 	}
