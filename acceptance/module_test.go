@@ -20,7 +20,7 @@ func TestRootNeedsTheUUIDPackageAlone(t *testing.T) {
 	const base = "github.com/outbox-go/outbox"
 	var imports strings.Builder
 	for _, name := range []string{
-		"", "/relay", "/worker", "/store", "/store/memstore", "/admin", "/broker/membroker", "/broker/stdout", "/storetest", "/brokertest",
+		"", "/relay", "/worker", "/store", "/store/memstore", "/admin", "/broker/membroker", "/broker/stdout", "/storetest", "/brokertest", "/model",
 		"/model", "/store/track",
 	} {
 		imports.WriteString("\t_ \"" + base + name + "\"\n")
