@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 
@@ -39,7 +40,7 @@ func (p *plan) event(ctx context.Context, pointer reflect.Value) (e outbox.Event
 			return e, fmt.Errorf("field %s, the id, has its zero value: the value must be as the database has it", p.id.name)
 		}
 	}
-	e = outbox.Event{Topic: p.topic, Type: p.typeName, Version: p.version, Headers: p.headers}
+	e = outbox.Event{Topic: p.topic, Type: p.typeName, Version: p.version, Headers: maps.Clone(p.headers)}
 	if p.key != nil {
 		if e.Key, err = p.key.asText(v); err != nil {
 			return e, err
