@@ -2,5 +2,5 @@ package pgxstore
 
 import "github.com/outbox-go/outbox/store/track"
 
-// What a store does as one is said there.
+// Track, TrackSQL, Untrack, UntrackSQL and Tracked are the core's.
 var _ track.Tracker = (*Store)(nil)

@@ -23,8 +23,8 @@ type Column struct {
 	Type string `json:"type"`
 }
 
-// Definition is what a table publishes, with nothing left to choose. A store keeps it as
-// JSON beside the triggers that it makes of it.
+// Definition is what a table publishes, with nothing left to choose. A store keeps it
+// as JSON beside the triggers that it makes of it.
 type Definition struct {
 	Into    string   `json:"into"`   // the table of the outbox's messages
 	Schema  string   `json:"schema"` // of the table, by their names when it was tracked
@@ -38,7 +38,8 @@ type Definition struct {
 }
 
 // Resolve returns what c, which may be nil, means for a table, and reports all that is
-// wrong with it as [*FieldError]s joined. The definition's Into is the store's to fill in.
+// wrong with it as [*FieldError]s joined. The definition's Into is the store's to fill
+// in. It is for those who write stores, as is all of this file.
 func Resolve(c *Config, s Subject) (*Definition, error) {
 	full := c.withDefaults()
 	errs := full.validate(s)

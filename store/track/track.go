@@ -1,25 +1,28 @@
 // Package track says what a table is to publish by itself: triggers in the database
 // put a message into the outbox for each row that a statement inserts, updates or
-// deletes, in its transaction, whatever language it comes from. The stores in pgxstore and sqlstore
-// are [Tracker]s, and so is the program, as "outbox track".
+// deletes, in its transaction, whatever language it comes from. The stores in
+// pgxstore and sqlstore are [Tracker]s, and the program does it as "outbox track".
 //
 // The payload is a JSON object of the row's fields, of a deleted row as it was; of an
 // updated one all of them, whether they have changed or not. Numbers have all their
 // digits, bytes are "\x" and hexadecimal digits, and times of PostgreSQL are in UTC.
-// The message's type is the table's name.
+// The message's type is the table's name. Of one statement, messages of different keys
+// are in no order that means anything.
 //
 // TRUNCATE publishes nothing, on either database. What else is particular to one:
 //
 // PostgreSQL 14 or later: a statement publishes all its rows by one INSERT, so that
 // COPY, MERGE and updates of many rows are cheap. Columns are known by their number:
 // one that is renamed is still published under the name that it had. The database
-// refuses to drop a published column, to change its type, or to drop the table, until
-// the table is untracked. What is written to a partition or to a child by its own name
-// is not seen by the parent's triggers; it can be tracked beside it. Who writes the table
-// needs USAGE on the outbox's schema and INSERT on its table message.
+// refuses to drop a published column, to change its type, or to drop the table: untrack
+// it first, in the same transaction if no write is to be missed. What is written to a
+// partition or to a child by its own name is not seen by the parent's triggers; it can
+// be tracked beside it. Who writes the table needs USAGE on the outbox's schema and
+// INSERT on its table message.
 //
-// SQLite: there is a trigger for each row. REPLACE, where it takes the place of
-// another row, publishes the deletion of that only if PRAGMA recursive_triggers is on.
+// SQLite: there is a trigger for each row, and a table that is dropped and made again
+// has lost them. Where REPLACE takes the place of another row, the deletion of that
+// is published only if PRAGMA recursive_triggers is on.
 package track
 
 import (
@@ -38,20 +41,20 @@ import (
 // A table's name is as in SQL on PostgreSQL: with its schema unless that is in the
 // search_path, and in double quotes if it has capitals. On SQLite it is just the name.
 type Tracker interface {
-	// Track has a table publish what is written to it from now on, in place of what it
-	// has published so far. A config may be nil. It waits for the transactions
-	// that are writing the table, and is itself one; no write is missed or
-	// published twice. It returns all that is wrong with the config, as
-	// [*FieldError]s joined. It needs the rights of the table's owner and CREATE on the
-	// outbox's schema.
+	// Track has a table publish what is written to it from now on, in place of what
+	// it has published so far. A config may be nil. It is one transaction and waits
+	// for those that are writing the table, so that no write is missed or published
+	// twice. It returns all that is wrong with the config, as [*FieldError]s joined. On
+	// PostgreSQL it needs the rights of the table's owner and CREATE on the outbox's
+	// schema.
 	Track(ctx context.Context, table string, c *Config) error
 
-	// TrackSQL returns the SQL by which Track would work on the table as it is now, as one
-	// transaction, for use with a migration tool. It changes nothing.
+	// TrackSQL returns the SQL by which Track would work on the table as it is now, as
+	// one transaction, for use with a migration tool. It changes nothing.
 	TrackSQL(ctx context.Context, table string, c *Config) (string, error)
 
-	// Untrack removes all that Track has made for the table, and nothing else. If there
-	// is nothing it returns [ErrNotTracked].
+	// Untrack removes all that Track has made for the table, and nothing else. If
+	// there is nothing it returns [ErrNotTracked].
 	Untrack(ctx context.Context, table string) error
 
 	// UntrackSQL returns the SQL by which Untrack would work.
@@ -85,8 +88,8 @@ type Config struct {
 	On []Op
 
 	// Fields are the columns that the payload has, under their names. Defaults to all
-	// that there are when the table is tracked; one that is added later is not published,
-	// and is one of [Table.Changes].
+	// that there are when the table is tracked; one that is added later is not
+	// published, and is one of [Table.Changes].
 	Fields []string
 
 	// Topic is the messages' topic, in which {op}, {table} and {schema} stand for
@@ -108,10 +111,10 @@ type Table struct {
 	Topic  string   `json:"topic"`  // with {op} in it, perhaps
 	Key    []string `json:"key"`
 
-	// Changes are what has become of the table since it was tracked, in words: columns
-	// that were renamed, whose type has changed or that are new where all are to be
-	// published, another name, a trigger that is missing or switched off. Empty, not nil,
-	// if there is nothing.
+	// Changes are what has become of the table since it was tracked, in words:
+	// columns that were renamed, whose type has changed or that are new where all are
+	// published, another name, a trigger that is missing or switched off. Empty, not
+	// nil, if there is nothing.
 	Changes []string `json:"changes"`
 }
 

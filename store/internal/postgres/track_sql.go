@@ -36,8 +36,9 @@ END;
 
 `
 	// trackFunctionSQL is called once for each statement and names neither table nor
-	// columns. r.* is the row even if there is a column r, and the pragma keeps
-	// columns from hiding TG_OP. The settings make texts of times the same whoever writes.
+	// columns, so that none can be renamed under it. r.* is the row even if there is a
+	// column r, and the pragma keeps columns from hiding TG_OP. The settings make texts
+	// of times the same whoever writes.
 	trackFunctionSQL = `CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'iso_8601' SET bytea_output = 'hex'

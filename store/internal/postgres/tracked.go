@@ -12,8 +12,8 @@ import (
 )
 
 // trackedSQL describes, as JSON, each table with triggers whose function is of the
-// outbox's schema and has a definition for its comment. The columns that the payload's function
-// reads are those that it depends on.
+// outbox's schema and has a definition for its comment. The columns that the payload's
+// function reads are those that it depends on.
 const trackedSQL = `SELECT json_build_object(
 	'oid', c.oid::text, 'schema', n.nspname, 'name', c.relname, 'quoted', format('%I.%I', n.nspname, c.relname),
 	'function', p.proname, 'definition', d.description, 'complete', f.oid IS NOT NULL,
