@@ -33,7 +33,8 @@ func (a *app) subscribe() *cobra.Command {
 		Short: "Have a program, or an HTTP address, handle the messages of a queue, until told to stop",
 		Long: `Takes the messages of a queue and has a program in any language, or an HTTP address, handle each of them.
 What fails is tried again after the waits of --retries, and in the end, or when it is rejected, it goes to
-the queue's dead letters, with the reason. Any number of workers share a queue.
+the queue's dead letters, with the reason. Any number of workers share a queue. In the file its own settings
+are below "subscribe": subscribe.queue, subscribe.topics and so on.
 
 Without --queue, and with one --topic without wild cards, the queue is named by it: by all of a topic, or
 by the last segment of a destination such as /topic/my_route_key, which STOMP takes for a topic, too.
