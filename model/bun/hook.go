@@ -33,7 +33,7 @@ func New(ob *outbox.Outbox[*sql.Tx], models ...model.Model) (*Hook, error) {
 		errs = append(errs, errors.New("bunoutbox: there are no models: pass what model.Publish returns"))
 	}
 	for i, m := range models {
-		if m == nil || reflect.ValueOf(m).IsNil() {
+		if v := reflect.ValueOf(m); m == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 			errs = append(errs, fmt.Errorf("bunoutbox: model %d is nil: pass what model.Publish returns", i))
 			continue
 		}

@@ -10,7 +10,8 @@
 // one that the caller has begun: what is rolled back, to a savepoint too, was not
 // emitted. With SkipDefaultTransaction, a statement on a published model still has a
 // transaction of its own. Associations that are saved along are published too. A soft
-// delete is [model.Deleted].
+// delete is [model.Deleted]. After a commit of GORM's own the relay is told; after one of
+// the caller's, call Wake of the outbox or leave it to the relay.
 //
 // A message tells what the database has. A new row is published as it is in memory.
 // After an update or a delete GORM reads the rows back in the same statement, by

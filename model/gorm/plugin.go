@@ -64,7 +64,7 @@ type hook struct {
 }
 
 func (h *hook) add(db *gorm.DB, m model.Model) error {
-	if m == nil || reflect.ValueOf(m).IsNil() {
+	if v := reflect.ValueOf(m); m == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return errors.New("is nil: pass what model.Publish returns")
 	}
 	t := m.GoType()

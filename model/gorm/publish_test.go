@@ -2,6 +2,7 @@ package gormoutbox_test
 
 import (
 	"database/sql"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -212,6 +213,9 @@ func TestOnConflictDoNothingPublishesWhatWasInserted(t *testing.T) {
 		b.want("all that are new", `part 1 {"id": 1, "order": 1, "name": "", "label": "!"}`, `part 2 {"id": 2, "order": 1, "name": "", "label": "!"}`)
 		for _, some := range []any{&[]User{{Name: "Bob"}, {Name: "Ada"}}, &[]User{{ID: 1, Name: "x"}, {Name: "Bob"}}, &[]Part{{Order: 1, Number: 1}, {Order: 1, Number: 3}}} {
 			b.partly(b.db.Clauses(nothing).Create(some))
+		}
+		if err := b.db.Clauses(nothing).Create(&[]*User{nil, nil}).Error; !errors.Is(err, gorm.ErrInvalidData) {
+			t.Errorf("the error for nil is %v", err)
 		}
 		if got := b.names(&User{}); len(got) != 1 {
 			t.Errorf("the users are %q", got)

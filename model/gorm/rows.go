@@ -71,8 +71,12 @@ func partial(stmt *gorm.Statement) bool {
 // anyDefaultSet reports whether a value brings what the database would give.
 func anyDefaultSet(stmt *gorm.Statement) bool {
 	for _, p := range pointers(stmt.ReflectValue) {
+		value := reflect.ValueOf(p).Elem()
+		if !value.IsValid() {
+			continue // nil, which GORM will refuse
+		}
 		for _, field := range stmt.Schema.FieldsWithDefaultDBValue {
-			if _, zero := field.ValueOf(stmt.Context, reflect.ValueOf(p).Elem()); !zero {
+			if _, zero := field.ValueOf(stmt.Context, value); !zero {
 				return true
 			}
 		}
