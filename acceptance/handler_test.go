@@ -248,35 +248,37 @@ func TestD17_PayloadThatIsNoJSON(t *testing.T) {
 // waits for a sign of life. A second worker stands by, to which the broker would
 // deliver them.
 func TestD21_HandlerSlowerThanTheHeartBeat(t *testing.T) {
-	eachSystem(t, func(t *testing.T, s *system) {
-		w := worker.New(s.shortHeartBeat(t), &worker.Config{Queue: "jobs", Concurrency: 2, Prefetch: 2, Logger: quiet()})
-		r, begun := newRecorder(t), make(chan struct{}, 10)
-		worker.Handle(w, "a", func(ctx context.Context, d *worker.Delivery[[]byte]) error {
-			begun <- struct{}{}
-			time.Sleep(4 * time.Second)
-			return r.handle(ctx, d)
-		})
-		stop := runWorker(t, w)
-		s.send(t, outbox.Message{ID: "1", Topic: "a"}, outbox.Message{ID: "2", Topic: "a"})
-		<-begun
-		<-begun
-		second := newRecorder(t)
-		w = worker.New(s.shortHeartBeat(t), &worker.Config{Queue: "jobs", Logger: quiet()})
-		worker.Handle(w, "a", second.handle)
-		ended := handleEnd(w)
-		runWorker(t, w)
-		r.await(2)
-		stop() // so that the last message goes to the second worker
-		s.end(t, ended)
-		if n, again := len(r.deliveries()), len(second.deliveries()); n != 2 || again != 0 {
-			t.Errorf("%d deliveries to the first worker and %d to the second, want 2 and none", n, again)
-		}
-		for _, d := range r.deliveries() {
-			if d.Redelivered {
-				t.Errorf("message %s was delivered before", d.ID)
-			}
-		}
+	eachSystem(t, slowerThanTheHeartBeat)
+}
+
+func slowerThanTheHeartBeat(t *testing.T, s *system) {
+	w := worker.New(s.shortHeartBeat(t), &worker.Config{Queue: "jobs", Concurrency: 2, Prefetch: 2, Logger: quiet()})
+	r, begun := newRecorder(t), make(chan struct{}, 10)
+	worker.Handle(w, "a", func(ctx context.Context, d *worker.Delivery[[]byte]) error {
+		begun <- struct{}{}
+		time.Sleep(4 * time.Second)
+		return r.handle(ctx, d)
 	})
+	stop := runWorker(t, w)
+	s.send(t, outbox.Message{ID: "1", Topic: "a"}, outbox.Message{ID: "2", Topic: "a"})
+	<-begun
+	<-begun
+	second := newRecorder(t)
+	w = worker.New(s.shortHeartBeat(t), &worker.Config{Queue: "jobs", Logger: quiet()})
+	worker.Handle(w, "a", second.handle)
+	ended := handleEnd(w)
+	runWorker(t, w)
+	r.await(2)
+	stop() // so that the last message goes to the second worker
+	s.end(t, ended)
+	if n, again := len(r.deliveries()), len(second.deliveries()); n != 2 || again != 0 {
+		t.Errorf("%d deliveries to the first worker and %d to the second, want 2 and none", n, again)
+	}
+	for _, d := range r.deliveries() {
+		if d.Redelivered {
+			t.Errorf("message %s was delivered before", d.ID)
+		}
+	}
 }
 
 // mailer is what a handler needs: a dependency, typed, without a global.

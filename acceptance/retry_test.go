@@ -273,29 +273,31 @@ func TestK16_RetryAtOnceIsBounded(t *testing.T) {
 }
 
 func TestD15_RejectedMessageIsDeadLettered(t *testing.T) {
-	eachSystem(t, func(t *testing.T, s *system) {
-		r := s.failing(t, worker.Config{Queue: "users", Retries: worker.Retries{Delays: []time.Duration{0}}}, func(d *worker.Delivery[[]byte]) error {
-			switch d.Topic {
-			case "user.error":
-				return errNoLuck
-			case "user.nack":
-				return worker.Abort(nil)
-			}
-			panic("no luck")
-		})
-		dead := s.deadLetters(t, "users")
-		s.startRelay(t, relay.Config{})
-		s.emit(t, outbox.Event{Topic: "user.error", Payload: 1}, outbox.Event{Topic: "user.nack", Payload: 1}, outbox.Event{Topic: "user.panic", Payload: 1})
-		want := map[string]string{"user.error": "2 no luck", "user.nack": "1 the handler aborted", "user.panic": "2 panic: no luck"}
-		for _, d := range awaitDead(t, dead, 3) {
-			if have := fmt.Sprintf("%d %s", d.Failure.Attempts, d.Failure.Reason); have != want[d.Topic] {
-				t.Errorf("%s: %q, want %q", d.Topic, have, want[d.Topic])
-			}
+	eachSystem(t, rejectedIsDead)
+}
+
+func rejectedIsDead(t *testing.T, s *system) {
+	r := s.failing(t, worker.Config{Queue: "users", Retries: worker.Retries{Delays: []time.Duration{0}}}, func(d *worker.Delivery[[]byte]) error {
+		switch d.Topic {
+		case "user.error":
+			return errNoLuck
+		case "user.nack":
+			return worker.Abort(nil)
 		}
-		if n := len(r.deliveries()); n != 5 {
-			t.Errorf("%d attempts, want 5", n)
-		}
+		panic("no luck")
 	})
+	dead := s.deadLetters(t, "users")
+	s.startRelay(t, relay.Config{})
+	s.emit(t, outbox.Event{Topic: "user.error", Payload: 1}, outbox.Event{Topic: "user.nack", Payload: 1}, outbox.Event{Topic: "user.panic", Payload: 1})
+	want := map[string]string{"user.error": "2 no luck", "user.nack": "1 the handler aborted", "user.panic": "2 panic: no luck"}
+	for _, d := range awaitDead(t, dead, 3) {
+		if have := fmt.Sprintf("%d %s", d.Failure.Attempts, d.Failure.Reason); have != want[d.Topic] {
+			t.Errorf("%s: %q, want %q", d.Topic, have, want[d.Topic])
+		}
+	}
+	if n := len(r.deliveries()); n != 5 {
+		t.Errorf("%d attempts, want 5", n)
+	}
 }
 
 // TestD18_DeadLettersExistBeforeTheFirstMessage subscribes to them before the queue

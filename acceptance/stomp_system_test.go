@@ -182,3 +182,13 @@ func TestD18_DeadLettersExistBeforeTheFirstMessageOverSTOMP(t *testing.T) {
 	s.emit(t, outbox.Event{Topic: "user.created", Payload: 1})
 	awaitDead(t, s.deadLetters(t, "users"), 1)
 }
+
+func TestD15_RejectedMessageIsDeadLetteredOverSTOMP(t *testing.T) {
+	t.Parallel()
+	rejectedIsDead(t, newSTOMPSystem(t, false))
+}
+
+func TestD21_HandlerSlowerThanTheHeartBeatOverSTOMP(t *testing.T) {
+	t.Parallel()
+	slowerThanTheHeartBeat(t, newSTOMPSystem(t, false))
+}

@@ -102,7 +102,7 @@ func (p *Publisher) serve(ctx context.Context, s *session) error {
 		}
 	}
 	_ = s.conn.Close()
-	_ = <-ended
+	<-ended //nolint:errcheck // it has ended because it was closed
 	return reason
 }
 
