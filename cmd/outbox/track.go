@@ -27,7 +27,7 @@ type trackFlags struct {
 
 func (a *app) track() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "track TABLE...",
+		Use:   "track [TABLE]",
 		Short: "Have a table publish what is written to it, by triggers, whatever writes it",
 		Long: `Makes triggers by which a table publishes each row that is inserted, updated or deleted, in the
 transaction of who does it: in any language, by COPY, and by updates of many rows. What the table has
@@ -44,7 +44,7 @@ With --print the SQL goes to standard output instead, for a migration tool of yo
 as it is in the database now. --list lists the tables that are tracked, and --check says what has changed
 about them since, and exits with 1 if something has: all of them, or those that are named.`,
 		Example: `  outbox track users --on insert,update,delete --fields id,name --topic users.{op} --key id
-  outbox track shop.orders --print | psql shop
+  outbox track shop.orders --print > migrations/0042_track_orders.sql
   outbox track --check`,
 		Args: cobra.ArbitraryArgs,
 	}
