@@ -72,7 +72,7 @@
 //
 // Dead letters are read by a subscription with DeadLetters, be they ours, rejected by
 // another client, or expired; STOMP tells of the last two no more than the reason of the
-// first time. To give up all retries of a kind, purge their queue; do not delete a queue
+// first time. RetryDelays change nothing. To give up all retries of a kind, purge their queue; do not delete a queue
 // that members use, since RabbitMQ confirms what is sent to one that is not there.
 //
 // # Messages

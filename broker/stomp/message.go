@@ -1,6 +1,7 @@
 package stomp
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -80,7 +81,9 @@ func fault(m *outbox.Message) string {
 			return fmt.Sprintf("%s has %d bytes, RabbitMQ allows %d", f.name, len(f.value), maxShortString)
 		}
 	}
+	size := len(m.ID) + len(m.Type) + len(m.Key) + len(m.Tenant) + len(m.Version)
 	for name, value := range m.Headers {
+		size += len(name) + len(value)
 		switch {
 		case len(wireName(name, value)) > maxShortString:
 			return fmt.Sprintf("header name has %d bytes, RabbitMQ allows %d", len(name), maxShortString)
@@ -88,8 +91,22 @@ func fault(m *outbox.Message) string {
 			return "a header has no name"
 		}
 	}
+	switch {
+	case size > maxHeaderBytes:
+		return fmt.Sprintf("id, type, headers and other properties have %d bytes, at most %d are allowed", size, maxHeaderBytes)
+	case len(m.Headers) > maxHeaders:
+		return fmt.Sprintf("there are %d headers, at most %d are allowed", len(m.Headers), maxHeaders)
+	}
 	return ""
 }
+
+// What a message may have in headers, so that the protocol's client takes it on receipt
+// with each character escaped, and with what retries add: a message that is more than
+// it takes would end the connection each time that it came.
+const (
+	maxHeaders     = 900
+	maxHeaderBytes = 100 << 10
+)
 
 // decode takes a MESSAGE frame for queue apart, whoever has sent it. Of several
 // headers with one name the first counts.
@@ -102,7 +119,7 @@ func decode(f *stomp.Frame, queue string) outbox.Message {
 	}
 	m := outbox.Message{Payload: f.Body}
 	m.ID = h.id()
-	m.Type = h.first(h.take(outbox.HeaderType), h.take(headerType))
+	m.Type = cmp.Or(h.take(outbox.HeaderType), h.take(headerType))
 	if _, ours := h[outbox.HeaderTopic]; m.Type == "" && !ours {
 		m.Type = h[dopType]
 	}
@@ -130,18 +147,9 @@ func (h headers) take(name string) string {
 	return value
 }
 
-func (headers) first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
-}
-
 // id returns the sender's id of the message, or "".
 func (h headers) id() string {
-	own := h.first(h.take(outbox.HeaderID), h.take(headerAMQPMessageID), h[capID], h[dopID])
+	own := cmp.Or(h.take(outbox.HeaderID), h.take(headerAMQPMessageID), h[capID], h[dopID])
 	if broker := h[headerMessageID]; own == "" && !isDeliveryID(broker) {
 		return broker
 	}

@@ -1,6 +1,7 @@
 package stomp
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -139,8 +140,13 @@ func TestExchangeOfADestination(t *testing.T) {
 func TestMessagesThatCannotBeSent(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 256)
+	many := map[string]string{}
+	for i := range maxHeaders + 1 {
+		many[fmt.Sprint("x", i)] = ""
+	}
 	for name, m := range map[string]outbox.Message{
 		"topic": {Topic: long}, "content type": {ContentType: long}, "header name": {Headers: map[string]string{long: ""}},
+		"headers": {Headers: many}, "properties": {Headers: map[string]string{"x": strings.Repeat("x", maxHeaderBytes)}},
 		"no name": {Headers: map[string]string{"": ""}}, "header": {Headers: map[string]string{"x-max-" + long[:240]: ""}},
 	} {
 		if got := fault(&m); !strings.Contains(got, strings.Fields(name)[0]) && !strings.Contains(got, name) {

@@ -26,7 +26,8 @@ var (
 //     destination does not exist, or may not be written to, or a queue that is full
 //     refuses it.
 //   - ErrInvalid: the destination is none, the topic, the content type or a header's
-//     name exceeds 255 bytes, or the payload RabbitMQ's max_message_size.
+//     name exceeds 255 bytes, all headers together 100 KiB or 900, or the payload
+//     RabbitMQ's max_message_size.
 //   - ErrUnavailable: anything else; with [ErrReplay] see there.
 //
 // While there is no connection Publish answers at once; only the first attempt to

@@ -3,6 +3,7 @@ package stomp
 import (
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -255,4 +256,34 @@ func TestWaiterMakesRoom(t *testing.T) {
 	}
 	look(shortHold-time.Second, 0, time.Second+time.Second)
 	look(shortHold+time.Second, tierPrefetch, longHold)
+}
+
+// The largest message that may be sent comes back from retries and dead letters.
+func TestManyHeadersAreTaken(t *testing.T) {
+	t.Parallel()
+	_, address := broker(t)
+	in := listen(t, address, nil, everything(5), nil)
+	in.waitReady()
+	most := testMessages("most", 1)[0]
+	most.Headers = map[string]string{}
+	for i := range maxHeaders {
+		most.Headers[fmt.Sprint("x-", i)] = "v"
+	}
+	largest := testMessages("largest", 1)[0]
+	largest.Headers = map[string]string{"x": strings.Repeat(`\`, maxHeaderBytes-100)}
+	if failed := publishAgain(t, newPublisher(t, address, nil), []*outbox.Message{most, largest}); failed != nil {
+		t.Fatal(failed)
+	}
+	dead := outbox.Settlement{Outcome: outbox.DeadLetter, Failure: failed(2)}
+	for _, s := range []outbox.Settlement{retryAfter(0), dead} {
+		for range 2 {
+			mustSettle(t, in.next(), s)
+		}
+	}
+	d := listen(t, address, nil, deadLetters, nil)
+	for _, m := range []*outbox.Message{most, largest} {
+		if r := d.next(); !maps.Equal(r.Headers, m.Headers) {
+			t.Errorf("message %s comes back with %d headers of %d", m.ID, len(r.Headers), len(m.Headers))
+		}
+	}
 }

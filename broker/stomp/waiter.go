@@ -63,8 +63,8 @@ func (w *waiter) run(stop <-chan struct{}) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		go_, wait := w.look(time.Now())
-		for _, h := range go_ {
+		leaving, wait := w.look(time.Now())
+		for _, h := range leaving {
 			w.moving.Go(func() { w.move(h) })
 		}
 		timer.Reset(wait)
