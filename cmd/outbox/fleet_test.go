@@ -146,9 +146,12 @@ routes:
 			code, text := p.get("/readyz")
 			return code == 503 && strings.Contains(text, "route bad: ") && !strings.Contains(text, "route good")
 		})
-		_, metrics := p.get("/metrics")
-		if !regexp.MustCompile(`\noutbox_dispatched_total\{outbox="\w*",route=""} 12\n`).MatchString(metrics) ||
-			regexp.MustCompile(`\noutbox_(published_total|broker_up)\{outbox="\w*",route=""}`).MatchString(metrics) {
+		var metrics string
+		await(t, "the dispatching to be counted", func() bool {
+			_, metrics = p.get("/metrics")
+			return regexp.MustCompile(`\noutbox_dispatched_total\{outbox="\w*",route=""} 12\n`).MatchString(metrics)
+		})
+		if regexp.MustCompile(`\noutbox_(published_total|broker_up)\{outbox="\w*",route=""}`).MatchString(metrics) {
 			t.Errorf("the dispatching counts as sending:\n%s", metrics)
 		}
 		p.stop()
