@@ -228,8 +228,14 @@ func TestWrongCredentialsAreHopeless(t *testing.T) {
 func TestKilledBrokerKeepsWhatItConfirmed(t *testing.T) {
 	t.Parallel()
 	server := testenv.StartRabbitMQ(t, nil)
+	for _, queueType := range []QueueType{Quorum, Classic} {
+		killedBroker(t, server, &SubscriberConfig{Connection: quick, QueueType: queueType})
+	}
+}
+
+func killedBroker(t *testing.T, server *testenv.RabbitMQServer, config *SubscriberConfig) {
+	t.Helper()
 	address := server.STOMPURL(server.NewVHost(t))
-	config := &SubscriberConfig{Connection: quick}
 	declared(t, address, config)
 	p := newPublisher(t, address, &PublisherConfig{Connection: quick})
 	const n = 5000
