@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/program"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
@@ -33,8 +34,9 @@ func (a *app) subscribe() *cobra.Command {
 		Short: "Have a program, or an HTTP address, handle the messages of a queue, until told to stop",
 		Long: `Takes the messages of a queue and has a program in any language, or an HTTP address, handle each of them.
 What fails is tried again after the waits of --retries, and in the end, or when it is rejected, it goes to
-the queue's dead letters, with the reason. Any number of workers share a queue. In the file its own settings
-are below "subscribe": subscribe.queue, subscribe.topics and so on.
+the queue's dead letters, with the reason. Any number of workers share a queue, and all that is in it is
+handled, whatever collected it: topics that are left out later are still bound. In the file the command's own
+settings are below "subscribe": subscribe.queue, subscribe.topics and so on.
 
 Without --queue, and with one --topic without wild cards, the queue is named by it: by all of a topic, or
 by the last segment of a destination such as /topic/my_route_key, which STOMP takes for a topic, too.
@@ -151,7 +153,7 @@ func (a *app) runSubscribe(ctx context.Context, l *config.Loaded, f *subscribeFl
 		return err
 	}
 	defer func() { err = errors.Join(err, sub.Close()) }()
-	w := worker.New(sub, workerConfig(&l.Subscribe, logger))
+	w := worker.New(collecting{sub, l.Subscribe.Topics}, workerConfig(&l.Subscribe, logger))
 	handle := worker.Handle[[]byte]
 	if l.Database.URL != "" {
 		inbox, err := wire.OpenInbox(ctx, l.Database, l.Subscribe.Concurrency, logger)
@@ -166,12 +168,22 @@ func (a *app) runSubscribe(ctx context.Context, l *config.Loaded, f *subscribeFl
 		return err
 	}
 	defer release()
-	for _, topic := range l.Subscribe.Topics {
-		handle(w, topic, handler, worker.WithTimeout(l.Subscribe.Timeout))
-	}
+	handle(w, "#", handler, worker.WithTimeout(l.Subscribe.Timeout))
 	defer context.AfterFunc(ctx, func() { logger.Info("worker is to stop", "reason", context.Cause(ctx)) })()
 	defer logReady(ctx, w, l, logger)()
 	return w.Run(ctx)
+}
+
+// collecting is a subscriber to topics of its own: there is one handler for all that
+// the queue has, however the patterns overlap.
+type collecting struct {
+	outbox.Subscriber
+	topics []string
+}
+
+func (c collecting) Subscribe(ctx context.Context, s outbox.Subscription, ready func(), receive func(*outbox.Received)) error {
+	s.Topics = c.topics
+	return c.Subscriber.Subscribe(ctx, s, ready, receive)
 }
 
 // logReady tells when messages are collected, until it is told that they are not any

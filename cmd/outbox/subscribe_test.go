@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/webhook"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
@@ -103,6 +105,28 @@ func TestSubscribeWithoutTheInboxSaysWhatIsMissing(t *testing.T) {
 	got := call(t, nil, "", "subscribe", "--database-url", testenv.Postgres(t).NewDatabase(t), "--broker-url", testenv.RabbitMQ(t).NewVHost(t),
 		"--queue", "q", "--topic", "a", "--exec", "true")
 	got.want(t, exitFailure, "look into the inbox", "outbox migrate")
+}
+
+// TestAllThatIsInTheQueueIsHandledOnce: patterns may overlap, and what others have sent
+// to the queue is handled, too.
+func TestAllThatIsInTheQueueIsHandledOnce(t *testing.T) {
+	t.Parallel()
+	url, dir := testenv.RabbitMQ(t).NewVHost(t), t.TempDir()
+	p := startProgram(t, "worker ready", "subscribe", "--broker-url", url, "--queue", "q", "--topic", "#.created", "--topic", "user.#",
+		"--exec", "/bin/sh", "--", "-c", `echo "$OUTBOX_TOPIC" >> "$0/$OUTBOX_ID"`, dir)
+	both := call(t, nil, "", "send", "--broker-url", url, "--topic", "user.created", "--data", "1")
+	both.want(t, 0)
+	ch := rabbitChannel(t, url)
+	if err := ch.PublishWithContext(t.Context(), "", "q", true, false, amqp.Publishing{MessageId: "foreign", Body: []byte("1")}); err != nil {
+		t.Fatal(err)
+	}
+	read := func(id string) string { text, _ := os.ReadFile(filepath.Join(dir, id)); return string(text) }
+	await(t, "both messages", func() bool { return read("foreign") != "" && read(strings.TrimSpace(both.stdout)) != "" })
+	p.signal(syscall.SIGTERM)
+	p.wantCode(0, patience)
+	if got := read(strings.TrimSpace(both.stdout)); got != "user.created\n" {
+		t.Errorf("the program got %q, want the message once", got)
+	}
 }
 
 // TestSecondSignalEndsTheProgramsToo: neither the worker nor what it has started is
