@@ -22,6 +22,7 @@ type item struct {
 	state  itemState
 	queued bool   // stands in one of the lists, though perhaps not the one listed of its key
 	held   bool   // waits for its rule
+	vain   bool   // has probed in vain: others are to probe before it
 	failed uint32 // how many failures were noted; only the last one counts
 }
 

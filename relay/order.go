@@ -23,7 +23,7 @@ func (q *queue) list(it *item, first bool) {
 		if it.key != nil {
 			q.trim(it.key, time.Now())
 		}
-	case first:
+	case first && !it.vain:
 		q.ready.pushFront(it)
 	default:
 		q.ready.pushBack(it)

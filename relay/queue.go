@@ -176,7 +176,7 @@ func (q *queue) soonest(wait time.Duration, now time.Time, room bool) time.Durat
 
 func (q *queue) send(it *item, now time.Time) {
 	q.begin()
-	it.state, it.sent, it.due = inFlight, now, time.Time{}
+	it.state, it.sent, it.due, it.vain = inFlight, now, time.Time{}, false
 	it.shard.open++
 	it.shard.last = max(it.shard.last, it.row.Position)
 	q.inFlight++
@@ -240,6 +240,7 @@ func (q *queue) unsendable(it *item, err error) (went availability) {
 
 func (q *queue) unavailable(it *item, err error, now time.Time) availability {
 	q.inFlight--
+	it.vain = q.breaker.probing
 	went := q.breaker.failed(err, now)
 	q.giveBack(it)
 	q.closeOne(it.shard)
