@@ -16,12 +16,17 @@ const (
 	// trackNote begins the comment in a trigger that has its definition.
 	trackNote = "/* outbox track "
 
+	// trackNow is the column's default for every SQLite that can write the table: that
+	// of before 3.42 knows no unixepoch('subsec') and would insert NULL, which fails, or
+	// under OR IGNORE loses the message.
+	trackNow = `CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000`
+
 	// trackTriggerSQL names columns as "..." alone, so that SQLite finds all of them
 	// when one is renamed, and [usedColumns] does.
 	trackTriggerSQL = `CREATE TRIGGER {trigger} AFTER {op} ON {table} FOR EACH ROW BEGIN
 	{note}
-	INSERT INTO {message} (topic, key, type, payload)
-	VALUES ({topic}, {key}, {type}, {payload});
+	INSERT INTO {message} (created_at, topic, key, type, payload)
+	VALUES (` + trackNow + `, {topic}, {key}, {type}, {payload});
 END;
 
 `
@@ -59,17 +64,27 @@ func writeDrops(b *strings.Builder, t *trackedTable) {
 	}
 }
 
-// value has bytes as text, as PostgreSQL writes them in JSON: any column can have
-// some, and JSON none.
-func value(row, column string) string {
-	reference := row + "." + quote(column)
-	return fmt.Sprintf(`iif(typeof(%s) = 'blob', '\x' || lower(hex(%s)), %s)`, reference, reference, reference)
+// keySQL and fieldSQL are a column as text and as JSON. Any column can have values of
+// any type. Bytes and infinities, which JSON has none of, are as PostgreSQL writes
+// them. What || makes of a text is no JSON, which json_quote would take as it is. Older
+// versions of json_quote, and CAST, write 15 digits of a number.
+const (
+	keySQL = `CASE typeof({c}) WHEN 'blob' THEN '\x' || lower(hex({c})) WHEN 'real' THEN ` + realSQL + ` ELSE CAST({c} AS TEXT) END`
+
+	fieldSQL = `CASE typeof({c}) WHEN 'blob' THEN '"\\x' || lower(hex({c})) || '"' WHEN 'text' THEN json_quote({c} || '')
+			WHEN 'real' THEN iif(abs({c}) = 9e999, json_quote(` + realSQL + `), ` + realSQL + `) ELSE json_quote({c}) END`
+
+	realSQL = `CASE {c} WHEN 9e999 THEN 'Infinity' WHEN -9e999 THEN '-Infinity' ELSE printf('%!.17g', {c}) END`
+)
+
+func fill(text, row, column string) string {
+	return strings.ReplaceAll(text, "{c}", row+"."+quote(column))
 }
 
 func keyExpression(d *track.Definition, row string) string {
 	parts := make([]string, len(d.Key))
 	for i, column := range d.Key {
-		parts[i] = "CAST(" + value(row, column) + " AS TEXT)"
+		parts[i] = fill(keySQL, row, column)
 	}
 	return strings.Join(parts, " || ',' || ")
 }
@@ -81,7 +96,7 @@ func payloadExpression(d *track.Definition, row string) string {
 	separator := "{"
 	for _, column := range d.Fields {
 		name, _ := json.Marshal(column) // of a string it cannot fail
-		b.WriteString(literal(separator+string(name)+":") + "\n\t\t|| json_quote(" + value(row, column) + ") || ")
+		b.WriteString(literal(separator+string(name)+":") + "\n\t\t|| " + fill(fieldSQL, row, column) + " || ")
 		separator = ","
 	}
 	return b.String() + "'}'"
