@@ -47,7 +47,8 @@ type PublisherConfig struct {
 	Secrets []string
 
 	// Timeout is how long a request may take, from connecting to the end of the
-	// answer. Defaults to 10 s; at least 1 ms.
+	// answer. It should be more than a [Receiver] takes, by ReceiverConfig.Timeout.
+	// Defaults to 30 s; at least 1 ms.
 	Timeout time.Duration
 
 	// Concurrency is the number of requests at once; Publish waits when there are
@@ -103,7 +104,7 @@ func (c *PublisherConfig) withDefaults() PublisherConfig {
 	}
 	d.Source = cmp.Or(d.Source, "/outbox")
 	d.Headers = d.Headers.Clone()
-	d.Timeout = cmp.Or(d.Timeout, 10*time.Second)
+	d.Timeout = cmp.Or(d.Timeout, 30*time.Second)
 	d.Concurrency = cmp.Or(d.Concurrency, 16)
 	d.BatchSize = cmp.Or(d.BatchSize, 100)
 	d.BatchBytes = cmp.Or(d.BatchBytes, 512<<10)

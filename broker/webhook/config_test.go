@@ -9,6 +9,15 @@ import (
 	"github.com/outbox-go/outbox"
 )
 
+// A sender of ours waits longer than a receiver of ours: else each would take the
+// other for broken where a handler is slow.
+func TestThePublisherWaitsLongerThanTheReceiver(t *testing.T) {
+	t.Parallel()
+	if sends, receives := (*PublisherConfig)(nil).withDefaults().Timeout, (*ReceiverConfig)(nil).withDefaults().Timeout; sends <= receives {
+		t.Errorf("Publisher.Timeout is %v, Receiver.Timeout %v", sends, receives)
+	}
+}
+
 func TestFaultsOfTheConfiguration(t *testing.T) {
 	t.Parallel()
 	aURL := func(*outbox.Message) string { return "" }

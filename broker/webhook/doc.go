@@ -98,9 +98,9 @@
 //	408  not read within http.Server.ReadTimeout
 //	413  more bytes or events than ReceiverConfig allows
 //	415  a format other than JSON, or compressed
-//	503  to be sent again, not before Retry-After: the handler failed (with
-//	     "Outbox-Outcome: retry"), no worker runs, it is being stopped, it has too much
-//	     to do, or it did not answer in time
+//	503  to be sent again, not before Retry-After: the handler failed or took too long
+//	     (with "Outbox-Outcome: retry"), no worker runs, it is being stopped, or it has
+//	     too much to do
 //
 // So the sender counts attempts, and keeps what it gives up. A reason is given for
 // what is wrong with the request, and never the error of a handler, which the

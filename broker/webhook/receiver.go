@@ -24,10 +24,10 @@ type ReceiverConfig struct {
 	MaxBatch int
 
 	// Timeout is how long the worker may take for the events of a request, the wait
-	// for their turn included. Then the answer is 503, and what the worker still does
-	// with them counts only if the handler's inbox remembers it. It should be less
-	// than the senders' own time-out and more than a handler takes. Defaults to 30 s;
-	// at least 1 ms.
+	// for their turn included. Then the answer is 503, which counts as an attempt if
+	// the worker has one of them, and what the worker still does with them counts only
+	// if the handler's inbox remembers it. It should be less than the senders' own
+	// time-out and more than a handler takes. Defaults to 25 s; at least 1 ms.
 	Timeout time.Duration
 
 	// Secrets are those of the senders, by Standard Webhooks: each is "whsec_" and 24
@@ -113,7 +113,7 @@ func (c *ReceiverConfig) withDefaults() ReceiverConfig {
 	}
 	d.MaxBody = cmp.Or(d.MaxBody, 1<<20)
 	d.MaxBatch = cmp.Or(d.MaxBatch, 1000)
-	d.Timeout = cmp.Or(d.Timeout, 30*time.Second)
+	d.Timeout = cmp.Or(d.Timeout, 25*time.Second)
 	d.AllowedOrigins = slices.Clone(d.AllowedOrigins)
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)

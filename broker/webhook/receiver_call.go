@@ -27,7 +27,7 @@ type call struct {
 // answer is what the settlements of a request amount to.
 type answer struct {
 	verdict verdict
-	delay   time.Duration // with retried
+	delay   time.Duration // with retried and overdue
 }
 
 // verdict is what has become of events, the better before the worse: of several the
@@ -38,6 +38,7 @@ const (
 	handled     verdict = iota
 	refused             // by the worker, for good
 	retried             // an attempt has failed
+	overdue             // an attempt has taken too long
 	unavailable         // there was no attempt, or it was cut off
 )
 
@@ -55,7 +56,7 @@ func (s *subscription) handle(ctx context.Context, msgs []outbox.Message, closed
 	}
 	for i := range msgs {
 		if !s.pass(ctx, c.received(&msgs[i])) {
-			return c.giveUp()
+			return c.giveUp(ctx, len(msgs)-i)
 		}
 	}
 	select {
@@ -63,16 +64,23 @@ func (s *subscription) handle(ctx context.Context, msgs []outbox.Message, closed
 	case <-ctx.Done():
 	case <-closed:
 	}
-	return c.giveUp()
+	return c.giveUp(ctx, 0)
 }
 
-// giveUp returns the answer. What is not settled by now is lost.
-func (c *call) giveUp() answer {
+// giveUp returns the answer. What is not settled by now is lost. An event that the
+// worker has had until the end of ctx is to blame for that; kept are those that it
+// never had.
+func (c *call) giveUp(ctx context.Context, kept int) answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
-	if c.open > 0 {
-		close(c.lost)
+	if c.open == 0 {
+		return c.answer
+	}
+	close(c.lost)
+	if c.open > kept && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		c.add(overdue, unavailableDelay)
+	} else {
 		c.add(unavailable, 0)
 	}
 	return c.answer

@@ -180,6 +180,15 @@ func wantUnavailable(t *testing.T, r response) {
 	}
 }
 
+// wantAttempted fails the test unless the answer is that an attempt failed.
+func wantAttempted(t *testing.T, r response) {
+	t.Helper()
+	if r.status != 503 || r.header.Get("Retry-After") != "1" || r.header.Get("Outbox-Outcome") != "retry" {
+		t.Errorf("answer %d, Retry-After %q, Outbox-Outcome %q, %v, want 503, 1 and retry",
+			r.status, r.header.Get("Retry-After"), r.header.Get("Outbox-Outcome"), r.failure)
+	}
+}
+
 func wantStatus(t *testing.T, r response, status int) {
 	t.Helper()
 	if r.status != status {

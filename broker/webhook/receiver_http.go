@@ -157,7 +157,9 @@ func (r *Receiver) handle(ctx context.Context, events []cloudevent.Event) *probl
 	defer cancel()
 	switch a := sub.handle(ctx, msgs, r.closed); a.verdict {
 	case unavailable:
-		return unavailableFor("the event could not be handled now, or not in time")
+		return unavailableFor("the event could not be handled now")
+	case overdue:
+		return &problem{status: http.StatusServiceUnavailable, text: "the event was not handled in time", retryAfter: a.delay, attempted: true}
 	case retried:
 		return &problem{status: http.StatusServiceUnavailable, text: "the attempt to handle the event failed", retryAfter: a.delay, attempted: true, logged: true}
 	case refused:

@@ -170,8 +170,9 @@ func TestABatchMayBeLargerThanThePrefetch(t *testing.T) {
 	wantStatus(t, await(t, "the second answer", two), 204)
 }
 
-// TestTimeout: the sender is told to come again; what the worker says later is an
-// error where it matters, and gives the slot back.
+// TestTimeout: the sender is told to come again, and that it is this event which took
+// too long; what the worker says later is an error where it matters, and gives the
+// slot back.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	for name, late := range map[string]struct {
@@ -185,9 +186,11 @@ func TestTimeout(t *testing.T) {
 			t.Parallel()
 			b := newBed(t, &webhook.ReceiverConfig{Timeout: 10 * time.Millisecond})
 			s := b.subscribe(1, nil)
+			var r response
 			for len(s.got) == 0 { // the time may be too short even for that
-				wantUnavailable(t, b.post(structured, event("1", "a")))
+				r = b.post(structured, event("1", "a"))
 			}
+			wantAttempted(t, r)
 			m := s.next()
 			await(t, "the loss", m.Lost)
 			wantUnavailable(t, b.post(structured, event("2", "a"))) // waits for a slot in vain
@@ -205,6 +208,22 @@ func TestTimeout(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestATimedOutBatchCountsOnlyIfTheWorkerHasSomeOfIt: an event that hangs holds up its
+// batch, and what only waits for a slot is to blame for nothing.
+func TestATimedOutBatchCountsOnlyIfTheWorkerHasSomeOfIt(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, &webhook.ReceiverConfig{Timeout: 200 * time.Millisecond})
+	s := b.subscribe(1, nil)
+	hangs := b.posting(batched, batch(event("1", "a"), event("2", "a")))
+	m := s.next()
+	wantAttempted(t, await(t, "the answer", hangs))
+	wantUnavailable(t, b.post(batched, batch(event("3", "a"), event("4", "a"))))
+	if m.Settle(ack) == nil {
+		t.Error("the settlement succeeded: nobody has heard of it")
+	}
+	s.stop()
 }
 
 // TestSenderHangsUp: the message is lost to those who have not begun with it.

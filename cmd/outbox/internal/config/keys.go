@@ -124,7 +124,7 @@ var Keys = []*Key{
 		set: requestHeaders},
 	{Name: "broker.secrets", Type: typeSecrets, Usage: "sign requests by Standard Webhooks: whsec_..., several while one is replaced (HTTP)",
 		set: func(c *Config, values []string) error { c.Broker.Secrets = values; return nil }},
-	{Name: "broker.timeout", Type: typeDuration, Usage: "longest time of a request (HTTP)", Default: "10s",
+	{Name: "broker.timeout", Type: typeDuration, Usage: "longest time of a request (HTTP)", Default: "30s",
 		set: positive(func(c *Config) *time.Duration { return &c.Broker.Timeout })},
 	{Name: "broker.concurrency", Type: typeNumber, Usage: "requests at once (HTTP)", Default: "16",
 		set: between(1, 1000, func(c *Config) *int { return &c.Broker.Concurrency })},
