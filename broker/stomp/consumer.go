@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/broker/stomp/internal/stomp"
 )
 
 // consumer is one running Subscribe.
@@ -22,6 +23,7 @@ type consumer struct {
 
 	copier      *copier
 	established bool // ready has been called
+	bound       bool // what setup makes is there, unless somebody has deleted the queue
 	unsettled   unsettled
 }
 
@@ -87,28 +89,30 @@ func (c *consumer) open(ctx context.Context) (*delivery, error) {
 }
 
 func (c *consumer) opened(ctx context.Context) (*delivery, error) {
+	var conn *stomp.Conn
+	var err error
 	if c.sub.InOrder {
-		conn, err := c.takeOrder(ctx)
-		if err != nil {
+		if conn, err = c.takeOrder(ctx); err != nil {
 			return nil, err
 		}
-		// Only now, since to bind the queue by a second topic means to receive from it.
+	}
+	if !c.sub.DeadLetters && !c.bound {
 		if err := c.setup(ctx); err != nil {
-			_ = conn.Close()
+			if conn != nil {
+				_ = conn.Close()
+			}
 			return nil, err
 		}
-		return c.deliver(ctx, conn)
+		c.bound = !c.bindsItself()
 	}
-	if !c.sub.DeadLetters {
-		if err := c.setup(ctx); err != nil {
+	if conn == nil {
+		if conn, err = c.endpoint.connect(ctx); err != nil {
 			return nil, err
 		}
 	}
-	conn, err := c.endpoint.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return c.deliver(ctx, conn)
+	d, err := c.deliver(ctx, conn)
+	c.bound = !c.config.Exclusive && (err == nil || c.bound && !errors.Is(err, errGone))
+	return d, err
 }
 
 // serve passes messages on until the subscription is lost or ctx ends; in the

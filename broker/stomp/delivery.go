@@ -48,17 +48,16 @@ func (c *consumer) deliver(ctx context.Context, conn *stomp.Conn) (*delivery, er
 		returned: make(chan struct{}, 1),
 	}
 	defer c.guard(ctx, conn)()
-	if err := c.subscribe(d); err != nil {
+	if err := c.await(d, c.subscriptions()...); err != nil {
 		_ = conn.Close()
 		return nil, c.declareError(err)
 	}
 	return d, nil
 }
 
-// subscribe sends the SUBSCRIBE frames, that of the queue itself last, and reads until
-// it has the receipt of that.
-func (c *consumer) subscribe(d *delivery) error {
-	for _, f := range c.subscriptions() {
+// await sends frames and reads until the last of them has its receipt.
+func (c *consumer) await(d *delivery, frames ...*stomp.Frame) error {
+	for _, f := range frames {
 		if err := d.conn.Write(f); err != nil {
 			return err
 		}
@@ -66,6 +65,7 @@ func (c *consumer) subscribe(d *delivery) error {
 	if err := d.conn.Flush(); err != nil {
 		return err
 	}
+	last, _ := frames[len(frames)-1].Get(headerReceipt)
 	for {
 		f, err := d.conn.Read()
 		if err != nil {
@@ -75,12 +75,14 @@ func (c *consumer) subscribe(d *delivery) error {
 		switch {
 		case f.Command == stomp.Message:
 			d.early = append(d.early, f)
-		case id == mainID:
+		case id == last:
 			return nil
 		}
 	}
 }
 
+// subscriptions returns the SUBSCRIBE frames of the queue, which comes last, and of
+// what waits for it.
 func (c *consumer) subscriptions() []*stomp.Frame {
 	if c.sub.DeadLetters {
 		return []*stomp.Frame{subscribe(mainID, queuePath(deadLetterQueue(c.queue)), c.sub.Prefetch, c.config.deadLetterHeaders(c.queue))}
@@ -92,8 +94,8 @@ func (c *consumer) subscriptions() []*stomp.Frame {
 	if c.sub.InOrder {
 		frames = append(frames, lock(boundID, c.boundQueue()))
 	}
-	destination := queuePath(c.queue)
-	if len(c.sub.Topics) > 0 {
+	destination := plainQueuePath(c.queue) // were it declared here, it would not be bound
+	if c.bindsItself() && !c.bound {
 		destination = c.config.destination(c.queue, c.sub.Topics[0])
 	}
 	return append(frames, subscribe(mainID, destination, c.sub.Prefetch, c.config.mainHeaders(c.queue)))

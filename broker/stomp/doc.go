@@ -38,13 +38,19 @@
 // All are durable, and quorum queues unless told otherwise. A queue whose name could be
 // that of another one's retries or dead letters, such as DLQ.billing, has "queue."
 // before it at the broker. [QueueName] returns the queue for a destination where none is
-// named. A user needs the rights to configure, write and read all of them, and to read
-// the exchange.
+// named.
 //
-// Bindings are made by subscribing, since STOMP knows no other way. A second topic is
-// therefore bound by a subscription of a moment's length, on a connection of its own:
-// if the queue has messages, it is handed one, which goes back to its old place and
-// comes as redelivered.
+// A user needs the rights to configure, write and read all of these and those that begin
+// with stomp-subscription-, which look whether the exchange can be bound to, and to read
+// the exchange. Do not leave out the right to write: RabbitMQ's plugin deletes a queue,
+// with all that it has, that may be declared and not bound.
+//
+// Bindings are made by subscribing, since STOMP knows no other way: when Subscribe
+// begins, a connection of a moment's length subscribes to the queue by each of its
+// topics. What that is handed, one message for each and one more, goes back, and comes
+// as redelivered and perhaps behind others. In order the member that receives does it itself, and needs another
+// connection for further topics only: what a former member has left unsettled may then
+// come out of order once, so give such a queue one topic.
 //
 // InOrder has a second queue, ORDER.billing, that is exclusive: RabbitMQ's STOMP knows
 // neither exclusive consumers nor x-single-active-consumer. The member that has it

@@ -73,8 +73,8 @@ func blockedWhileRetrying(t *testing.T, server *testenv.RabbitMQServer) {
 	if len(in.ready) > 0 {
 		t.Error("the subscription was interrupted")
 	}
-	in.stop()
-	second.stop()
+	in.stopWith(outbox.Ack) // retries that came again
+	second.stopWith(outbox.Ack)
 }
 
 // What waits when the broker is killed comes when it is back, not before its time.

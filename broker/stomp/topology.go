@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/outbox-go/outbox/broker/stomp/internal/stomp"
@@ -67,7 +68,6 @@ const (
 	mainID  = "main"
 	orderID = "order"
 	boundID = "bound"
-	probeID = "probe"
 )
 
 // subscribe returns a SUBSCRIBE frame that asks for a receipt by its own id.
@@ -83,31 +83,60 @@ func subscribe(id, destination string, prefetch int, headers []stomp.Header) *st
 	return f
 }
 
-// setup makes the queue of the dead letters, and binds the queue by all topics but
-// the first, by which the subscription itself binds it. It has a connection of its
-// own, which it closes.
+// setup makes the queue of the dead letters and, unless it is exclusive, the queue
+// itself, and binds that by all topics. It has connections of its own, which it closes:
+// what they were handed meanwhile goes back to its place. The one that sends has nothing
+// to give back: a broker that is short of memory does not notice its end.
 func (c *consumer) setup(ctx context.Context) error {
+	if err := c.converse(ctx, c.probes(), c.bindings()); err != nil {
+		return err
+	}
+	return c.converse(ctx, c.declaration())
+}
+
+// converse opens a connection, sends frames, each group when that before it has
+// succeeded, and ends the connection in order.
+func (c *consumer) converse(ctx context.Context, groups ...[]*stomp.Frame) error {
 	conn, err := c.endpoint.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	last, frames := c.setupFrames()
-	for _, f := range frames {
-		if err := conn.Write(f); err != nil {
+	defer c.guard(ctx, conn)()
+	for _, frames := range groups {
+		if err := ask(conn, frames); err != nil {
 			return c.declareError(err)
 		}
 	}
-	// All in one write: a broker that is short of memory reads nothing behind a SEND
-	// but what came with it.
-	if err := conn.Flush(); err != nil {
-		return c.declareError(err)
+	// Until the broker has closed the connection it may hand it what comes meanwhile.
+	var parting sync.WaitGroup
+	parting.Go(func() { part(conn) })
+	defer parting.Wait()
+	for {
+		if _, err := conn.Read(); err != nil {
+			return nil
+		}
 	}
-	defer c.guard(ctx, conn)()
+}
+
+// ask sends frames and reads until the last of them has its receipt.
+func ask(conn *stomp.Conn, frames []*stomp.Frame) error {
+	if len(frames) == 0 {
+		return nil
+	}
+	for _, f := range frames {
+		if err := conn.Write(f); err != nil {
+			return err
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		return err
+	}
+	last, _ := frames[len(frames)-1].Get(headerReceipt)
 	for {
 		f, err := conn.Read()
 		if err != nil {
-			return c.declareError(err)
+			return err
 		}
 		if id, _ := f.Get(headerReceiptID); f.Command == stomp.Receipt && id == last {
 			return nil
@@ -115,37 +144,70 @@ func (c *consumer) setup(ctx context.Context) error {
 	}
 }
 
-// setupFrames returns the frames of setup, and the receipt of the last of them.
-//
-// A queue is declared by a SEND to it, before the message; that is in a transaction
-// which is aborted, so there never is a message. Nobody answers such a declaration:
-// the next frame that RabbitMQ has to do something for does. That is the probe, a
-// queue that lives as long as the connection. It also finds out whether the exchange
-// is there. Were it not, a subscription of the queue itself would end in RabbitMQ
-// deleting the queue, whatever is in it.
-func (c *consumer) setupFrames() (last string, frames []*stomp.Frame) {
+// binds reports whether the queue is bound to anything.
+func (c *consumer) binds() bool { return c.config.Destination != queueDestination }
+
+// probes returns frames that must succeed before the queue is bound: RabbitMQ deletes a
+// queue, whatever it has, if a subscription that would bind it fails. The exchange is
+// not there, or may not be read: a queue that lives as long as the connection, which
+// nobody misses, finds out. Or the queue cannot be received from yet, as a new quorum
+// queue without a leader: to subscribe to it by its name deletes nothing.
+func (c *consumer) probes() []*stomp.Frame {
+	var frames []*stomp.Frame
+	for i, pattern := range c.sub.Topics {
+		if c.binds() {
+			frames = append(frames, subscribe(fmt.Sprintf("probe-%03d", i), c.config.destination(c.queue, pattern), 1, nil))
+		}
+	}
+	if !c.bindsItself() {
+		frames = append(frames, subscribe("alone", queuePath(c.queue), 1, c.config.mainHeaders(c.queue)))
+	}
+	return frames
+}
+
+// bindings returns the frames that bind the queue.
+func (c *consumer) bindings() []*stomp.Frame {
+	if !c.binds() || c.config.Exclusive {
+		return nil
+	}
+	topics := c.sub.Topics
+	if c.bindsItself() {
+		topics = topics[1:]
+	}
+	var frames []*stomp.Frame
+	for i, pattern := range topics {
+		frames = append(frames, subscribe(fmt.Sprintf("bind-%03d", i), c.config.destination(c.queue, pattern), 1, c.config.mainHeaders(c.queue)))
+	}
+	return frames
+}
+
+// declaration returns the frames that declare the queue of the dead letters. A queue is
+// declared by a SEND to it, before the message; that is in a transaction which is
+// aborted, so there never is a message. Nobody answers such a declaration: the next
+// frame that RabbitMQ has to do something for does, a subscription to a queue that lives
+// as long as the connection. All must go out in one write: a broker that is short of
+// memory reads nothing behind a SEND but what came with it.
+func (c *consumer) declaration() []*stomp.Frame {
 	const transaction = "declare"
 	in := stomp.Header{Name: headerTransaction, Value: transaction}
-	send := &stomp.Frame{Command: stomp.Send, Headers: append([]stomp.Header{
-		{Name: headerDestination, Value: queuePath(deadLetterQueue(c.queue))}, in,
-	}, c.config.deadLetterHeaders(c.queue)...)}
-	last = transaction
-	frames = []*stomp.Frame{
+	frames := []*stomp.Frame{
 		{Command: stomp.Begin, Headers: []stomp.Header{in}},
-		send,
+		{Command: stomp.Send, Headers: append([]stomp.Header{
+			{Name: headerDestination, Value: queuePath(deadLetterQueue(c.queue))}, in,
+		}, c.config.deadLetterHeaders(c.queue)...)},
 		{Command: stomp.Abort, Headers: []stomp.Header{in, {Name: headerReceipt, Value: transaction}}},
 	}
-	if c.config.Destination == queueDestination {
-		return last, frames
+	if c.binds() {
+		frames = append(frames, subscribe("answer", c.config.destination(c.queue, c.sub.Topics[0]), 1, nil))
 	}
-	last = probeID
-	frames = append(frames, subscribe(probeID, c.config.destination(c.queue, c.sub.Topics[0]), 1, nil))
-	for i, pattern := range c.sub.Topics[1:] {
-		last = "bind-" + strconv.Itoa(i)
-		frames = append(frames, subscribe(last, c.config.destination(c.queue, pattern), 1, c.config.mainHeaders(c.queue)))
-	}
-	return last, frames
+	return frames
 }
+
+// bindsItself reports whether the subscription binds the queue by the first topic, by
+// subscribing to that in the place of the queue. Who else subscribes, for a moment, is
+// handed messages, and a quorum queue puts what comes back behind what came back before:
+// that is not the order of the queue if a member has left messages unsettled.
+func (c *consumer) bindsItself() bool { return c.sub.InOrder || c.config.Exclusive }
 
 // guard closes conn if ctx ends, or the broker takes too long to answer, before the
 // function that it returns is called.
@@ -170,6 +232,8 @@ func (c *consumer) declareError(err error) error {
 		return fmt.Errorf("declare queue: grant the rights to configure, write and read it, and to read the exchange: %w", err)
 	case e.Message == "not_found" && strings.Contains(e.Body, "no exchange"):
 		return fmt.Errorf("bind queue: the exchange of Destination is %w: create it: %w", ErrMissing, err)
+	case e.Message == "not_found" && strings.Contains(e.Body, "no queue"):
+		return fmt.Errorf("%w: %w", errGone, err)
 	case e.Message == "resource_locked":
 		return fmt.Errorf("%w: %w", errLocked, err)
 	}
@@ -179,6 +243,9 @@ func (c *consumer) declareError(err error) error {
 // ErrMissing is wrapped by the error of Subscribe that names an exchange which is not
 // there. STOMP cannot create exchanges.
 var ErrMissing = errors.New("missing on the broker")
+
+// errGone: the queue was deleted since it was bound.
+var errGone = errors.New("the queue is gone")
 
 // errLocked: another connection has the exclusive queue.
 var errLocked = errors.New("another connection has the queue for itself")
