@@ -281,7 +281,7 @@ func TestTrackOnPostgresByDatabaseSQL(t *testing.T) {
 		}
 		execute(t, db, `INSERT INTO `+table+` VALUES (1, 'a')`)
 		pages, err := s.Read(t.Context(), store.ReadRequest{Shards: store.FirstShards(64), Limit: 9})
-		if err != nil || len(pages[0].Rows) != 1 || string(pages[0].Rows[0].Payload) != `{"id": 1, "name": "a"}` {
+		if err != nil || len(pages[0].Rows) != 1 || string(pages[0].Rows[0].Payload) != `{"id":1,"name":"a"}` {
 			t.Errorf("%s: read %+v, %v", driver, pages, err)
 		}
 		if tables, err := s.Tracked(t.Context()); err != nil || len(tables) != 1 || len(tables[0].Changes) != 0 {

@@ -19,19 +19,18 @@ const (
 	// maxIdentifier is the greatest length of a name in bytes.
 	maxIdentifier = 63
 
-	// maxPairs is half the number of arguments that a function can have.
-	maxPairs = 50
-
 	// trackPath has the names in the functions mean the server's own, whatever else
 	// is called so.
 	trackPath = "SET LOCAL search_path = pg_catalog, pg_temp;\n\n"
 
 	// rowFunctionSQL makes key and payload of a row. Its body is parsed when it is
-	// made, and knows columns by their numbers; the server inlines it.
-	rowFunctionSQL = `CREATE OR REPLACE FUNCTION {function}(r {table}) RETURNS TABLE (key text, payload jsonb)
+	// made, and knows columns by their numbers; the server inlines it. It is json, which
+	// takes what a json column has as it is: jsonb refuses some of it, and then nobody
+	// could write or delete the row. f.* is the fields even if there is a column f.
+	rowFunctionSQL = `CREATE OR REPLACE FUNCTION {function}(r {table}) RETURNS TABLE (key text, payload json)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-	SELECT {key}, {payload};
+	SELECT {key}, (SELECT row_to_json(f.*) FROM (SELECT {fields}) AS f);
 END;
 
 `
@@ -42,6 +41,7 @@ END;
 	trackFunctionSQL = `CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'iso_8601' SET bytea_output = 'hex'
+SET extra_float_digits = 1 SET lc_monetary = 'C'
 AS {body};
 
 `
@@ -129,7 +129,7 @@ func (n *Names) writeTrack(s *trackSubject, d *track.Definition, function string
 	plan.lock = "LOCK TABLE " + s.quoted() + " IN " + mode + " MODE;\n\n"
 	name := Quote(n.Schema) + "." + Quote(function)
 	fill := strings.NewReplacer("{function}", name, "{table}", s.quoted(), "{message}", n.SQL("{message}"),
-		"{key}", keyExpression(d), "{payload}", payloadExpression(d), "{topic}", topicExpression(d), "{type}", Literal(d.Table)).Replace
+		"{key}", keyExpression(d), "{fields}", fieldList(d), "{topic}", topicExpression(d), "{type}", Literal(d.Table)).Replace
 	var b strings.Builder
 	b.WriteString(trackPath + plan.lock + fill(rowFunctionSQL))
 	b.WriteString(strings.NewReplacer("{function}", name, "{body}", dollarQuote(fill(trackBodySQL))).Replace(trackFunctionSQL))
@@ -181,21 +181,17 @@ func writeDrops(b *strings.Builder, table string, triggers []trackedTrigger) {
 func keyExpression(d *track.Definition) string {
 	parts := make([]string, len(d.Key))
 	for i, column := range d.Key {
-		parts[i] = "(jsonb_build_array(r." + Quote(column) + ") ->> 0)"
+		parts[i] = "(json_build_array(r." + Quote(column) + ") ->> 0)"
 	}
 	return strings.Join(parts, " || ',' || ")
 }
 
-func payloadExpression(d *track.Definition) string {
-	var objects []string
-	for fields := range slices.Chunk(d.Fields, maxPairs) {
-		pairs := make([]string, len(fields))
-		for i, column := range fields {
-			pairs[i] = Literal(column) + ", r." + Quote(column)
-		}
-		objects = append(objects, "jsonb_build_object("+strings.Join(pairs, ", ")+")")
+func fieldList(d *track.Definition) string {
+	fields := make([]string, len(d.Fields))
+	for i, column := range d.Fields {
+		fields[i] = "r." + Quote(column) + " AS " + Quote(column)
 	}
-	return strings.Join(objects, "\n\t\t|| ")
+	return strings.Join(fields, ", ")
 }
 
 func topicExpression(d *track.Definition) string {
