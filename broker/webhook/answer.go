@@ -45,6 +45,9 @@ func (e *StatusError) Error() string {
 
 // answered returns what an answer means, and closes it.
 func answered(resp *http.Response, to target) error {
+	if resp.Body == nil { // by a transport of the user's
+		resp.Body = http.NoBody
+	}
 	defer resp.Body.Close() //nolint:errcheck // what was read decides
 	beginning, _ := io.ReadAll(io.LimitReader(resp.Body, maxQuoted))
 	_, _ = io.CopyN(io.Discard, resp.Body, maxDrained)

@@ -113,7 +113,7 @@ func TestWhatNoAnswerMeans(t *testing.T) {
 		{"garbage", garbage, "malformed HTTP"},
 		{"half an answer", half, "connection broken"},
 		{"endless headers", endless, "headers exceeded"},
-		{"no TLS", strings.Replace(hang.URL, "http:", "https:", 1), "server gave HTTP response to HTTPS client"},
+		{"no TLS", strings.Replace(hang.URL, "http:", "https:", 1), "does not look like a TLS handshake"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -204,6 +204,46 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	if n := len(other.requests()); n != 0 {
 		t.Errorf("%d requests followed a redirect", n)
 	}
+}
+
+// Where a redirect leads to is not even read: it may be no URL, or have secrets.
+func TestARedirectToNowhereIsRefusedToo(t *testing.T) {
+	t.Parallel()
+	s := newSink(t, func(w http.ResponseWriter, _ posted) {
+		w.Header().Set("Location", "http://user:hunter2@exa mple/%zz?token=hunter3")
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	})
+	err := publish(t, open(t, s.URL, nil), message("1", "")).wait()
+	wantClass(t, err, outbox.ErrRefused)
+	if text := fmt.Sprint(err); !strings.Contains(text, "307") || strings.Contains(text, "hunter") {
+		t.Errorf("the error is %q, want the status and no secret", text)
+	}
+}
+
+func TestTheUserOfTheURLIsAuthorized(t *testing.T) {
+	t.Parallel()
+	s := newSink(t, nil)
+	address := strings.Replace(s.URL, "http://", "http://user:p%40ss@", 1)
+	publish(t, open(t, address, nil), message("1", "")).want(nil)
+	publish(t, open(t, address, &PublisherConfig{Headers: http.Header{"Authorization": {"Bearer token"}}}), message("2", "")).want(nil)
+	got := s.requests()
+	if user, password, _ := got[0].BasicAuth(); user != "user" || password != "p@ss" {
+		t.Errorf("the request is authorized by %q", got[0].Header["Authorization"])
+	}
+	if auth := got[1].Header["Authorization"]; !slices.Equal(auth, []string{"Bearer token"}) {
+		t.Errorf("the request is authorized by %q, want the configured header", auth)
+	}
+}
+
+// A transport of the user's may be careless.
+func TestATransportThatReturnsNothing(t *testing.T) {
+	t.Parallel()
+	empty := open(t, "http://example.com", &PublisherConfig{Transport: roundTrip(func(*http.Request) (*http.Response, error) { return nil, nil })})
+	publish(t, empty, message("1", "")).want(outbox.ErrUnavailable)
+	bare := open(t, "http://example.com", &PublisherConfig{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusNoContent}, nil
+	})})
+	publish(t, bare, message("1", "")).want(nil)
 }
 
 func TestAnAnswerIsQuotedInBounds(t *testing.T) {

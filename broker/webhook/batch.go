@@ -107,7 +107,7 @@ func (j *job) id() string {
 // sendEvents posts the JSON array body. The content type has no charset, which JSON
 // does not need: the SDK of Go does not know a batch by it.
 func (p *Publisher) sendEvents(ctx context.Context, id string, body []byte) error {
-	return p.post(ctx, target{client: p.own, url: p.url, own: true}, id,
+	return p.post(ctx, target{by: p.own, url: p.url, own: true}, id,
 		&Request{ContentType: cloudevent.BatchContentType, Body: body})
 }
 

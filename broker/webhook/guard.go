@@ -10,25 +10,14 @@ import (
 	"time"
 )
 
-// client makes requests and follows no redirects.
-type client struct {
-	*http.Client
-	idle *http.Transport // the client's if it is the publisher's own; may be nil
-}
-
-func (c client) close() {
-	if c.idle != nil {
-		c.idle.CloseIdleConnections()
-	}
-}
-
-// newClients returns the client for the publisher's URL and that for the URLs of
-// messages. They share no connections: one that was made to an internal address must
-// not serve a request that may not go there.
-func newClients(c *PublisherConfig) (own, others client) {
+// newTransports returns the transport for the publisher's URL and that for the URLs
+// of messages. They share no connections: one that was made to an internal address
+// must not serve a request that may not go there. They are used without an
+// http.Client, which would look at redirects, and quote URLs.
+func newTransports(c *PublisherConfig) (own, others http.RoundTripper) {
 	transport, ok := c.Transport.(*http.Transport)
 	if !ok && c.Transport != nil {
-		return newClient(c.Transport), client{}
+		return c.Transport, nil
 	}
 	if transport == nil {
 		transport = defaultTransport(c)
@@ -42,15 +31,15 @@ func newClients(c *PublisherConfig) (own, others client) {
 	guarded.DialContext = (&guard{c.Allow}).dial
 	guarded.DialTLSContext = nil
 	guarded.Dial, guarded.DialTLS = nil, nil //nolint:staticcheck // they would be used if they were set
-	return newClient(mine), newClient(guarded)
+	return mine, guarded
 }
 
-func newClient(transport http.RoundTripper) client {
-	idle, _ := transport.(*http.Transport)
-	return client{idle: idle, Client: &http.Client{
-		Transport:     transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+// closeIdle closes the idle connections of a transport of newTransports; that of the
+// caller is the caller's.
+func closeIdle(transport http.RoundTripper) {
+	if t, ok := transport.(*http.Transport); ok {
+		t.CloseIdleConnections()
+	}
 }
 
 // defaultTransport is like http.DefaultTransport.

@@ -20,9 +20,9 @@ const userAgent = "outbox-webhook"
 
 // target is where a request goes.
 type target struct {
-	client client
-	url    *url.URL
-	own    bool // it is the publisher's own
+	by  http.RoundTripper
+	url *url.URL
+	own bool // it is the publisher's own
 }
 
 // send posts one message.
@@ -60,13 +60,13 @@ func (p *Publisher) target(m *outbox.Message) (target, error) {
 		if p.url == nil {
 			return target{}, errors.New("is empty, and the publisher has none of its own")
 		}
-		return target{client: p.own, url: p.url, own: true}, nil
+		return target{by: p.own, url: p.url, own: true}, nil
 	}
 	u, err := parseAddress(raw)
 	if err == nil && u.User != nil {
 		err = errors.New("has a user or a password in it, which no message may choose")
 	}
-	return target{client: p.others, url: u}, err
+	return target{by: p.others, url: u}, err
 }
 
 // request returns what is sent for m.
@@ -121,6 +121,10 @@ func (p *Publisher) post(ctx context.Context, to target, id string, r *Request) 
 	}
 	req.Header.Set("User-Agent", userAgent)
 	if to.own {
+		if user := to.url.User; user != nil {
+			password, _ := user.Password()
+			req.SetBasicAuth(user.Username(), password)
+		}
 		setHeaders(req.Header, p.config.Headers)
 	}
 	setHeaders(req.Header, r.Header)
@@ -128,7 +132,10 @@ func (p *Publisher) post(ctx context.Context, to target, id string, r *Request) 
 		req.Header.Set("Content-Type", r.ContentType)
 	}
 	p.keys.sign(req.Header, cloudevent.EscapeHeader(id), time.Now(), r.Body)
-	resp, err := to.client.Do(req)
+	resp, err := to.by.RoundTrip(req)
+	if err == nil && resp == nil {
+		err = fmt.Errorf("the transport %T returned neither an answer nor an error", to.by)
+	}
 	if err != nil {
 		return p.failed(ctx, to, err)
 	}
@@ -149,10 +156,6 @@ func (p *Publisher) failed(ctx context.Context, to target, err error) error {
 	}
 	if err := ctx.Err(); err != nil {
 		return outbox.Unavailable(fmt.Errorf("webhook: given up: %w", err))
-	}
-	var whole *url.Error
-	if errors.As(err, &whole) {
-		err = whole.Err // without the URL, which may be secret
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer within %v", p.config.Timeout)

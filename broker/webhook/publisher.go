@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"sync"
 	"time"
@@ -33,8 +34,8 @@ type Publisher struct {
 	config PublisherConfig
 	url    *url.URL // nil if there is none
 	keys   signingKeys
-	own    client // for url
-	others client // for the URLs of messages
+	own    http.RoundTripper // for url
+	others http.RoundTripper // for the URLs of messages
 
 	ctx     context.Context // ends by Close
 	stop    context.CancelFunc
@@ -106,7 +107,7 @@ func NewPublisher(address string, config *PublisherConfig) (*Publisher, error) {
 		config: c, url: to, keys: keys, ctx: ctx, stop: stop,
 		changed: make(chan struct{}), lanes: make(map[lane]chan struct{}),
 	}
-	p.own, p.others = newClients(&c)
+	p.own, p.others = newTransports(&c)
 	return p, nil
 }
 
@@ -156,8 +157,8 @@ func (p *Publisher) Close() error {
 	}
 	p.gathering.Unlock()
 	p.running.Wait()
-	p.own.close()
-	p.others.close()
+	closeIdle(p.own)
+	closeIdle(p.others)
 	return nil
 }
 
