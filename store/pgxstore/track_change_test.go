@@ -128,6 +128,47 @@ func TestSeveralOutboxesTrackOneTable(t *testing.T) {
 	p.want("the other one is left", `users.delete 1 {"id":1,"name":"a"}`)
 }
 
+// TestTrackReplacesNoTriggerOfOthers: neither of an outbox of which schema and prefix
+// come to the same, nor the user's own, also if their names are as long as can be.
+func TestTrackReplacesNoTriggerOfOthers(t *testing.T) {
+	t.Parallel()
+	for _, length := range []int{0, 40} {
+		p := newShop(t, usersDDL+`; CREATE FUNCTION {}.mine() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO {}.seen VALUES (1); RETURN NULL; END $$; CREATE TABLE {}.seen (n int)`)
+		schema := fmt.Sprintf("twin%d", schemas.Add(1)) + strings.Repeat("é", length/2)
+		outboxes := []*shop{p}
+		for _, c := range []*pgxstore.Config{{Schema: schema, TablePrefix: "bill_"}, {Schema: schema + "_bill"}} {
+			s := newStore(t, p.pool, c)
+			t.Cleanup(func() {
+				_, _ = p.pool.Exec(context.Background(), `DROP SCHEMA IF EXISTS `+pgx.Identifier{c.Schema}.Sanitize()+` CASCADE`)
+			})
+			must(t, s.Migrate(t.Context()))
+			outboxes = append(outboxes, &shop{s, t, p.pool, c.Schema, p.schema})
+		}
+		for op, name := range map[string]string{"INSERT": "insert", "UPDATE": "insert_2"} {
+			name = strings.ToValidUTF8(schema+"_bill_track_"+name, "")
+			for len(name) > 63 {
+				name = string([]rune(name)[1:])
+			}
+			p.exec(`CREATE TRIGGER "` + name + `" AFTER ` + op + ` ON {}.users EXECUTE FUNCTION {}.mine()`)
+		}
+		for range 2 { // names are kept
+			for _, o := range outboxes {
+				o.track("{}.users", named)
+			}
+		}
+		p.exec(`INSERT INTO {}.users VALUES (1, 'a', 's'); UPDATE {}.users SET name = 'b'; DELETE FROM {}.users`)
+		for _, o := range outboxes {
+			o.want(o.outbox, `users.insert 1 {"id":1,"name":"a"}`, `users.update 1 {"id":1,"name":"b"}`, `users.delete 1 {"id":1,"name":"b"}`)
+			must(t, o.Untrack(t.Context(), p.sql("{}.users")))
+		}
+		var seen, left int
+		must(t, p.pool.QueryRow(t.Context(), p.sql(`SELECT (SELECT count(*) FROM {}.seen), (SELECT count(*) FROM pg_trigger WHERE tgrelid = $1::regclass)`), p.sql("{}.users")).Scan(&seen, &left))
+		if seen != 2 || left != 2 {
+			t.Errorf("%d statements seen, %d triggers left, want 2 of the user's own", seen, left)
+		}
+	}
+}
+
 // TestTrackingAgainLosesAndDoublesNothing: while others write, what is tracked
 // changes all the time.
 func TestTrackingAgainLosesAndDoublesNothing(t *testing.T) {

@@ -20,6 +20,7 @@ const trackSubjectSQL = `SELECT json_build_object(
 	'ours', n.nspname = $2::name AND c.relname = ANY ($3::name[]),
 	'columns', (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum), '[]')
 		FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+	'triggers', (SELECT coalesce(json_agg(t.tgname), '[]') FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid),
 	'primary_key', (SELECT coalesce(json_agg(a.attname ORDER BY k.place), '[]')
 		FROM pg_catalog.pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
 		JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
@@ -37,6 +38,7 @@ type trackSubject struct {
 	Persistence string         `json:"persistence"`
 	Ours        bool           `json:"ours"` // a table of the outbox
 	Columns     []track.Column `json:"columns"`
+	Triggers    []string       `json:"triggers"` // names of all, whoever made them
 	PrimaryKey  []string       `json:"primary_key"`
 }
 

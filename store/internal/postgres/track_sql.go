@@ -56,7 +56,7 @@ BEGIN
 	RETURN NULL;
 END
 `
-	trackTriggerSQL = `CREATE OR REPLACE TRIGGER {trigger} AFTER {op} ON {table} REFERENCING {side} TABLE AS changed
+	trackTriggerSQL = `{create} {trigger} AFTER {op} ON {table} REFERENCING {side} TABLE AS changed
 	FOR EACH STATEMENT EXECUTE FUNCTION {function}();
 
 `
@@ -104,9 +104,25 @@ func cutName(name, suffix string) string {
 	return name[:end] + suffix
 }
 
-// trackTrigger names a trigger, so that several outboxes can track one table.
-func (n *Names) trackTrigger(op track.Op) string {
-	name := n.Schema + "_" + n.Prefix + trackPrefix + string(op)
+// trackTrigger returns the name of the table's trigger for op, which it keeps, and
+// whether it has one. Other outboxes can track the table, and what others have made is
+// not replaced, whatever it is called.
+func (n *Names) trackTrigger(op track.Op, s *trackSubject, before *trackedTable) (name string, there bool) {
+	if before != nil {
+		if i := slices.IndexFunc(before.Triggers, func(t trackedTrigger) bool { return t.Op == op }); i >= 0 {
+			return before.Triggers[i].Name, true
+		}
+	}
+	base := n.Schema + "_" + n.Prefix + trackPrefix + string(op)
+	name = endOfName(base)
+	for i := 2; slices.Contains(s.Triggers, name); i++ {
+		name = endOfName(base + "_" + strconv.Itoa(i))
+	}
+	return name, false
+}
+
+// endOfName makes an identifier of the end of name, which tells more than its begin.
+func endOfName(name string) string {
 	begin := max(0, len(name)-maxIdentifier)
 	for !utf8.RuneStart(name[begin]) {
 		begin++
@@ -121,7 +137,7 @@ func (n *Names) writeTrack(s *trackSubject, d *track.Definition, function string
 	if err != nil {
 		return plan, err
 	}
-	drops := n.superfluous(before, d.On)
+	drops := superfluous(before, d.On)
 	mode := "SHARE ROW EXCLUSIVE"
 	if len(drops) > 0 { // which needs this; taken later, it could deadlock with who reads first and writes then
 		mode = "ACCESS EXCLUSIVE"
@@ -135,25 +151,35 @@ func (n *Names) writeTrack(s *trackSubject, d *track.Definition, function string
 	b.WriteString(strings.NewReplacer("{function}", name, "{body}", dollarQuote(fill(trackBodySQL))).Replace(trackFunctionSQL))
 	fmt.Fprintf(&b, "COMMENT ON FUNCTION %s() IS %s;\n\n", name, Literal(string(note)))
 	for _, op := range d.On {
-		side := "NEW"
-		if op == track.Delete {
-			side = "OLD"
-		}
-		b.WriteString(strings.NewReplacer("{trigger}", Quote(n.trackTrigger(op)), "{op}", strings.ToUpper(string(op)), "{table}", s.quoted(),
-			"{side}", side, "{function}", name).Replace(trackTriggerSQL))
+		n.writeTrigger(&b, op, s, before, name)
 	}
 	writeDrops(&b, s.quoted(), drops)
 	plan.text = b.String()
 	return plan, nil
 }
 
+// writeTrigger writes a statement that fails rather than replace a trigger of
+// somebody else's.
+func (n *Names) writeTrigger(b *strings.Builder, op track.Op, s *trackSubject, before *trackedTable, function string) {
+	trigger, there := n.trackTrigger(op, s, before)
+	create, side := "CREATE TRIGGER", "NEW"
+	if there {
+		create = "CREATE OR REPLACE TRIGGER"
+	}
+	if op == track.Delete {
+		side = "OLD"
+	}
+	b.WriteString(strings.NewReplacer("{create}", create, "{trigger}", Quote(trigger), "{op}", strings.ToUpper(string(op)),
+		"{table}", s.quoted(), "{side}", side, "{function}", function).Replace(trackTriggerSQL))
+}
+
 // superfluous returns the triggers of a table, if it has any, that are not those of ops.
-func (n *Names) superfluous(before *trackedTable, ops []track.Op) (triggers []trackedTrigger) {
+func superfluous(before *trackedTable, ops []track.Op) (triggers []trackedTrigger) {
 	if before == nil {
 		return nil
 	}
 	for _, trigger := range before.Triggers {
-		if !slices.ContainsFunc(ops, func(op track.Op) bool { return n.trackTrigger(op) == trigger.Name }) {
+		if !slices.Contains(ops, trigger.Op) {
 			triggers = append(triggers, trigger)
 		}
 	}
