@@ -1,6 +1,9 @@
 package track
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // State is what has become of a tracked table, as a store finds it.
 type State struct {
@@ -23,7 +26,11 @@ func (d *Definition) Changes(now State) []string {
 	for i := range min(len(d.Columns), len(now.Used)) {
 		was, is := d.Columns[i], now.Used[i]
 		if is.Name != was.Name {
-			changes = append(changes, fmt.Sprintf("column %s is called %s now; messages keep the old name", was.Name, is.Name))
+			effect := "messages keep the old name"
+			if !slices.Contains(d.Fields, was.Name) {
+				effect = "messages have it in their key alone"
+			}
+			changes = append(changes, fmt.Sprintf("column %s is called %s now; %s", was.Name, is.Name, effect))
 		}
 		if is.Type != was.Type {
 			changes = append(changes, fmt.Sprintf("column %s was of type %s and is of type %s now", is.Name, was.Type, is.Type))

@@ -2,8 +2,10 @@ package track
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Subject is a table as a store finds it.
@@ -43,6 +45,9 @@ type Definition struct {
 func Resolve(c *Config, s Subject) (*Definition, error) {
 	full := c.withDefaults()
 	errs := full.validate(s)
+	if s.Fault == "" {
+		s.Fault = typeFault(s.Name)
+	}
 	if s.Fault != "" {
 		return nil, errors.Join(append(errs, &FieldError{"Table", s.Name, s.Fault})...)
 	}
@@ -85,7 +90,30 @@ func (d *Definition) TopicOf(op Op) string {
 	return expand(d.Topic, op, Subject{Schema: d.Schema, Name: d.Table})
 }
 
-func (s Subject) same(a, b string) bool { return a == b || s.FoldCase && strings.EqualFold(a, b) }
+// typeFault tells why a table's name cannot be a message's type, or "".
+func typeFault(name string) string {
+	const most = 512
+	control := strings.IndexFunc(name, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
+	switch {
+	case control >= 0:
+		return fmt.Sprintf("has the control character %q, and the messages' type is the name", name[control])
+	case len(name) > most || !utf8.ValidString(name):
+		return fmt.Sprintf("is not UTF-8 of at most %d bytes, and the messages' type is the name", most)
+	}
+	return ""
+}
+
+// same goes by ASCII letters, as databases do.
+func (s Subject) same(a, b string) bool { return a == b || s.FoldCase && fold(a) == fold(b) }
+
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, name)
+}
 
 // resolve returns the columns of those names as the table calls them.
 func (s Subject) resolve(field string, names []string, errs *[]error) (found []string) {

@@ -57,6 +57,9 @@ func TestResolveReportsAllThatIsWrong(t *testing.T) {
 		{track.Config{On: []track.Op{"", "insert", "insert"}, Fields: []string{"NAME"}, Topic: "{tabel}", Key: []string{"x"}}, users,
 			[]string{`On is no change`, `On "insert" is given twice`, `Topic "{tabel}" has braces`, `Fields "NAME" is no column of users, which has name, id, secret`, `Key "x" is no column`}},
 		{track.Config{Fields: []string{"NAME", "name"}}, folded, []string{`Fields "name" is given twice`}},
+		{track.Config{Fields: []string{"\u212aEY", "Key"}}, track.Subject{Name: "t", Columns: []track.Column{{Name: "key"}}, PrimaryKey: []string{"key"}, FoldCase: true}, []string{"Fields \"\u212aEY\" is no column"}},
+		{track.Config{Topic: "t"}, track.Subject{Name: "a\x7fb", Columns: users.Columns, PrimaryKey: []string{"id"}}, []string{`Table "a\x7fb" has the control character '\x7f'`}},
+		{track.Config{Topic: "t"}, track.Subject{Name: strings.Repeat("n", 513), Columns: users.Columns, PrimaryKey: []string{"id"}}, []string{`Table "nnn`}},
 		{track.Config{Topic: strings.Repeat("x", 300)}, view, []string{`Topic "xxx`, `Table "view" is a view`}},
 		{track.Config{}, track.Subject{Name: "a b", Columns: users.Columns}, []string{`Topic "{table}.{op}" would be "a b.insert", which`, `Key is not given, and a b has no primary key`}},
 	} {
@@ -88,7 +91,7 @@ func TestChangesAreToldByPlace(t *testing.T) {
 	got := d.Changes(track.State{Schema: "old", Table: "users", Faults: []string{"broken"}, Used: []track.Column{{Name: "id", Type: "text"}, {Name: "name", Type: "text"}}})
 	want := []string{
 		"broken", "was called shop.users when it was tracked; topic and type go by that name", "column name is called id now; messages keep the old name",
-		"column id is called name now; messages keep the old name", "column name was of type bigint and is of type text now",
+		"column id is called name now; messages have it in their key alone", "column name was of type bigint and is of type text now",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("changed has %q, want %q", got, want)
