@@ -23,7 +23,8 @@ import (
 func TestTrackReportsAllThatIsWrong(t *testing.T) {
 	t.Parallel()
 	p := newShop(t, usersDDL+`; CREATE VIEW {}.view AS SELECT 1 AS id; CREATE MATERIALIZED VIEW {}.mat AS SELECT 1 AS id; CREATE SEQUENCE {}.seq;
-		CREATE TABLE {}.keyless (a int); CREATE TABLE {}.empty (); CREATE TABLE {}."white space" (id int PRIMARY KEY); CREATE TABLE {}."Capital" (id int PRIMARY KEY)`)
+		CREATE TABLE {}.keyless (a int); CREATE TABLE {}.empty (); CREATE TABLE {}."white space" (id int PRIMARY KEY); CREATE TABLE {}."Capital" (id int PRIMARY KEY);
+		CREATE TABLE {}."de`+"\x7f"+`l" (id int PRIMARY KEY)`)
 	for _, tc := range []struct {
 		table  string
 		config track.Config
@@ -44,7 +45,12 @@ func TestTrackReportsAllThatIsWrong(t *testing.T) {
 		{`{}."white space"`, track.Config{}, []string{`Topic "{table}.{op}" would be "white space.insert", which`}},
 		{"{outbox}.message", track.Config{}, []string{`is one of the outbox itself`}},
 		{"pg_class", track.Config{}, []string{`is the database's own`}},
-		{`a.b.c.d`, track.Config{}, []string{`improper relation name`}},
+		{`a.b.c.d`, track.Config{}, []string{`Table "a.b.c.d" is no name as in SQL`}},
+		{`a.b.c`, track.Config{}, []string{`is no name as in SQL`}},
+		{`a b`, track.Config{}, []string{`is no name as in SQL`}},
+		{`"x`, track.Config{}, []string{`is no name as in SQL`}},
+		{"", track.Config{}, []string{`Table is no name as in SQL`}},
+		{"{}.\"de\x7fl\"", track.Config{Topic: "t"}, []string{`has the control character '\x7f', and the messages' type is the name`}},
 	} {
 		err := p.Track(t.Context(), p.sql(tc.table), &tc.config)
 		for _, want := range tc.want {
@@ -62,6 +68,10 @@ func TestTrackReportsAllThatIsWrong(t *testing.T) {
 	}
 	if err := p.Untrack(t.Context(), p.sql("{}.users")); !errors.Is(err, track.ErrNotTracked) {
 		t.Errorf("untracking what is not: %v", err)
+	}
+	names := []string{"a b", "nobody"}
+	if _, err := p.Tracked(t.Context(), names...); !errors.As(err, new(*track.FieldError)) || strings.Contains(err.Error(), "SQLSTATE") {
+		t.Errorf("tracked %q: %v", names, err)
 	}
 	bare, _ := storeIn(t, p.pool, nil)
 	var missing *store.MissingError
@@ -283,19 +293,58 @@ func TestTrackedFunctionsNeedNoRightsButThoseOfAnEmitter(t *testing.T) {
 	t.Cleanup(func() {
 		_, _ = p.pool.Exec(context.Background(), `DROP OWNED BY `+role+`; DROP ROLE `+role)
 	})
-	p.track("{}.users", named)
+	// New functions are for their owner alone, here for the time of a transaction.
+	first, err := p.TrackSQL(t.Context(), p.sql("{}.users"), named)
+	must(t, err)
+	p.exec(`BEGIN; ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC; ` + inside(first) + `
+		ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC; COMMIT`)
 	// What others call like what the functions use does not get in between.
 	p.exec(`CREATE FUNCTION {}.lower(text) RETURNS text LANGUAGE sql AS 'SELECT ''evil'''; CREATE FUNCTION {}.convert_to(text, text) RETURNS bytea LANGUAGE sql AS 'SELECT ''evil''::bytea';
-		CREATE FUNCTION {}.jsonb_build_array(bigint) RETURNS jsonb LANGUAGE sql AS 'SELECT ''["evil"]''::jsonb'; CREATE TABLE {}.changed (id int); CREATE TABLE {}.message (id int)`)
+		CREATE FUNCTION {}.json_build_array(bigint) RETURNS json LANGUAGE sql AS 'SELECT ''["evil"]''::json'; CREATE TABLE {}.changed (id int); CREATE TABLE {}.message (id int)`)
 	text, err := p.TrackSQL(t.Context(), p.sql("{}.users"), named)
 	must(t, err)
 	for _, before := range []string{"", text} { // tracked again, among them
 		p.exec(`SET search_path = {}, pg_catalog; ` + before + `; SET ROLE ` + role + `; INSERT INTO users VALUES (1, 'a', 's'); RESET ROLE; TRUNCATE {}.users; RESET ALL`)
 		p.want("as the role", `users.insert 1 {"id":1,"name":"a"}`)
 	}
+	// Nor a type of the session's own.
+	p.exec(`CREATE DOMAIN pg_temp.text AS int4; ` + text + `; INSERT INTO {}.users VALUES (1, 'a', 's'); DISCARD TEMP; TRUNCATE {}.users`)
+	p.want("with a temporary type", `users.insert 1 {"id":1,"name":"a"}`)
 	p.exec(`REVOKE INSERT ON {outbox}.message FROM ` + role)
 	if err := p.try(`SET ROLE ` + role + `; INSERT INTO {}.users VALUES (2, 'a', 's')`); err == nil || !strings.Contains(err.Error(), "permission denied for table message") {
 		t.Errorf("without the right to emit: %v", err)
 	}
 	p.want("without the right")
+}
+
+// inside returns printed SQL without its BEGIN and COMMIT.
+func inside(text string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(text, "BEGIN;"), "COMMIT;\n")
+}
+
+// TestPrintedSQLChangesATrackedColumn: in one transaction with the change, whatever
+// else is tracked then.
+func TestPrintedSQLChangesATrackedColumn(t *testing.T) {
+	t.Parallel()
+	p := newShop(t, usersDDL)
+	p.track("{}.users", nil)
+	for change, c := range map[string]*track.Config{
+		`ALTER TABLE {}.users ALTER COLUMN name TYPE varchar(9)`: nil,
+		`ALTER TABLE {}.users DROP COLUMN secret`:                {Fields: []string{"id", "name"}, On: []track.Op{track.Insert}},
+	} {
+		text, err := p.TrackSQL(t.Context(), p.sql("{}.users"), c)
+		must(t, err)
+		p.exec(`SET search_path = {}; BEGIN; ` + inside(p.dropSQL()) + strings.ReplaceAll(change, "{}.", "") + `;` + inside(text) + `COMMIT; RESET ALL`)
+		p.track("{}.users", c)
+		p.wantChanges()
+	}
+	text := p.dropSQL()
+	p.exec(text + text) // and twice does no harm
+}
+
+func (p *shop) dropSQL() string {
+	p.t.Helper()
+	text, err := p.UntrackSQL(p.t.Context(), p.sql("{}.users"))
+	must(p.t, err)
+	return text
 }

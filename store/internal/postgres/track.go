@@ -14,11 +14,18 @@ import (
 // SQL standard, which know columns by their numbers.
 const trackMinimum = 140000
 
+// columnTypeSQL is the type of column a with its schema, unless that is the database's
+// own, where format_type leaves out those that are in the search_path.
+const columnTypeSQL = `(SELECT CASE WHEN ns.nspname <> 'pg_catalog' AND pg_type_is_visible(e.oid) THEN quote_ident(ns.nspname) || '.' ELSE '' END
+			|| format_type(a.atttypid, a.atttypmod)
+		FROM pg_catalog.pg_type t JOIN pg_catalog.pg_type e ON e.oid = CASE WHEN t.typlen = -1 AND t.typelem <> 0 THEN t.typelem ELSE t.oid END
+		JOIN pg_catalog.pg_namespace ns ON ns.oid = e.typnamespace WHERE t.oid = a.atttypid)`
+
 // trackSubjectSQL describes a table as JSON, for trackSubject.
 const trackSubjectSQL = `SELECT json_build_object(
 	'oid', c.oid::text, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'persistence', c.relpersistence,
 	'ours', n.nspname = $2::name AND c.relname = ANY ($3::name[]),
-	'columns', (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum), '[]')
+	'columns', (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'type', ` + columnTypeSQL + `) ORDER BY a.attnum), '[]')
 		FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
 	'triggers', (SELECT coalesce(json_agg(t.tgname), '[]') FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid),
 	'primary_key', (SELECT coalesce(json_agg(a.attname ORDER BY k.place), '[]')
@@ -78,6 +85,9 @@ func (s *trackSubject) among(tracked []trackedTable) *trackedTable {
 	return &tracked[i]
 }
 
+// nameFaults are the SQLSTATEs of what is not the name of a table of this database.
+var nameFaults = []string{"42601", "42602", "0A000", "22021"}
+
 // findSubject looks for a table by its name as in SQL.
 func (c *Core) findSubject(ctx context.Context, q Querier, table string) (*trackSubject, error) {
 	ours := make([]string, len(objects))
@@ -86,10 +96,12 @@ func (c *Core) findSubject(ctx context.Context, q Querier, table string) (*track
 	}
 	var text string
 	found, err := queryRow(ctx, q, trackSubjectSQL, []any{table, c.names.Schema, textArray(ours)}, &text)
-	if err != nil {
+	switch {
+	case slices.Contains(nameFaults, sqlState(err)):
+		return nil, &track.FieldError{Field: "Table", Value: table, Reason: "is no name as in SQL: give schema.table, what is not plain in double quotes"}
+	case err != nil:
 		return nil, err
-	}
-	if !found {
+	case !found:
 		return nil, &track.FieldError{Field: "Table", Value: table,
 			Reason: "is not there: write it as in SQL, with its schema unless that is in the search_path, and in double quotes if it has capitals"}
 	}

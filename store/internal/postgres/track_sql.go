@@ -27,11 +27,17 @@ const (
 	// made, and knows columns by their numbers; the server inlines it. It is json, which
 	// takes what a json column has as it is: jsonb refuses some of it, and then nobody
 	// could write or delete the row. f.* is the fields even if there is a column f.
+	// A key of any length could be sent by no relay, and be in no index of those that
+	// failed. Who writes the table calls it, whatever new functions' default rights are.
 	rowFunctionSQL = `CREATE OR REPLACE FUNCTION {function}(r {table}) RETURNS TABLE (key text, payload json)
 LANGUAGE sql STABLE
 BEGIN ATOMIC
-	SELECT {key}, (SELECT row_to_json(f.*) FROM (SELECT {fields}) AS f);
+	SELECT CASE WHEN octet_length(k.key) > 512 THEN left(k.key, 100) || ':' || encode(sha256(convert_to(k.key, 'UTF8')), 'hex') ELSE k.key END,
+		(SELECT row_to_json(f.*) FROM (SELECT {fields}) AS f)
+	FROM (SELECT {key} AS key) AS k;
 END;
+
+GRANT EXECUTE ON FUNCTION {function}({table}) TO PUBLIC;
 
 `
 	// trackFunctionSQL is called once for each statement and names neither table nor
@@ -189,16 +195,15 @@ func superfluous(before *trackedTable, ops []track.Op) (triggers []trackedTrigge
 // writeUntrack returns the statements that remove what [Names.writeTrack] has made.
 func (n *Names) writeUntrack(t *trackedTable) string {
 	var b strings.Builder
-	b.WriteString(trackPath)
 	writeDrops(&b, t.Quoted, t.Triggers)
 	name := Quote(n.Schema) + "." + Quote(t.Function)
-	fmt.Fprintf(&b, "DROP FUNCTION IF EXISTS %s(%s);\n\nDROP FUNCTION %s();\n\n", name, t.Quoted, name)
+	fmt.Fprintf(&b, "DROP FUNCTION IF EXISTS %s(%s);\n\nDROP FUNCTION IF EXISTS %s();\n\n", name, t.Quoted, name)
 	return b.String()
 }
 
 func writeDrops(b *strings.Builder, table string, triggers []trackedTrigger) {
 	for _, trigger := range triggers {
-		fmt.Fprintf(b, "DROP TRIGGER %s ON %s;\n\n", Quote(trigger.Name), table)
+		fmt.Fprintf(b, "DROP TRIGGER IF EXISTS %s ON %s;\n\n", Quote(trigger.Name), table)
 	}
 }
 

@@ -20,7 +20,7 @@ const trackedSQL = `SELECT json_build_object(
 	'triggers', (SELECT json_agg(json_build_object('name', t.tgname, 'enabled', t.tgenabled IN ('O', 'A'),
 			'op', CASE WHEN t.tgtype & 4 <> 0 THEN 'insert' WHEN t.tgtype & 16 <> 0 THEN 'update' ELSE 'delete' END) ORDER BY t.tgname)
 		FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgfoid = p.oid),
-	'columns', (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
+	'columns', (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'type', ` + columnTypeSQL + `,
 			'used', EXISTS (SELECT FROM pg_catalog.pg_depend u WHERE u.classid = 'pg_catalog.pg_proc'::regclass AND u.objid = f.oid
 				AND u.refclassid = 'pg_catalog.pg_class'::regclass AND u.refobjid = c.oid AND u.refobjsubid = a.attnum)) ORDER BY a.attnum), '[]')
 		FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
@@ -85,12 +85,17 @@ func (c *Core) Tracked(ctx context.Context, names ...string) (list []track.Table
 	return list, nil
 }
 
+// failedTransaction is the SQLSTATE of all that follows what has failed.
+const failedTransaction = "25P02"
+
 // named returns the tables of those names, as in SQL.
 func (c *Core) named(ctx context.Context, q Querier, tracked []trackedTable, names []string) (found []trackedTable, err error) {
 	var errs []error
 	for _, name := range names {
 		subject, err := c.findSubject(ctx, q, name)
 		switch t := subject.among(tracked); {
+		case len(errs) > 0 && sqlState(err) == failedTransaction: // by a name that is none
+			return nil, errors.Join(errs...)
 		case err != nil:
 			errs = append(errs, err)
 		case t == nil:
