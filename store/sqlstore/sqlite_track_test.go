@@ -294,6 +294,43 @@ func TestTrackOnPostgresByDatabaseSQL(t *testing.T) {
 	}
 }
 
+func TestSQLiteTrackedKeyThatIsTooLongIsShortened(t *testing.T) {
+	t.Parallel()
+	d := newTrackDesk(t, `CREATE TABLE long (k TEXT, n)`)
+	d.track("long", &track.Config{Fields: []string{"n"}, Key: []string{"k", "n"}, Topic: "t"})
+	x, u := strings.Repeat("x", 510), strings.Repeat("ü", 100)
+	d.want(`INSERT INTO long VALUES ('`+x+`', 1), ('`+strings.Repeat(u, 9)+`', 2), (NULL, 3)`, `t `+x+`,1 {"n":1}`, `t `+u+`:1802 {"n":2}`, `t  {"n":3}`)
+}
+
+// TestSQLiteTracksWideTables: of more columns than an expression may be deep. One has
+// an empty name.
+func TestSQLiteTracksWideTables(t *testing.T) {
+	t.Parallel()
+	var columns strings.Builder
+	for i := range 1900 {
+		fmt.Fprintf(&columns, `, c%d DEFAULT %[1]d`, i)
+	}
+	d := newTrackDesk(t, `CREATE TABLE wide (id INTEGER PRIMARY KEY, "" DEFAULT 'none'`+columns.String()+`)`)
+	d.track("wide", nil)
+	d.wantChanges()
+	execute(t, d.db, `INSERT INTO wide (id) VALUES (1)`)
+	var payload map[string]any
+	if err := json.Unmarshal(readAll(t, d.Store)[0].Payload, &payload); err != nil || len(payload) != 1902 || payload["c1899"] != 1899.0 || payload[""] != "none" {
+		t.Errorf("the payload has %d fields, %v, want 1902", len(payload), err)
+	}
+}
+
+func TestSQLiteTemporaryTableDoesNotTakeTheTriggers(t *testing.T) {
+	t.Parallel()
+	d := newTrackDesk(t, usersTable)
+	d.db.SetMaxOpenConns(1)
+	execute(t, d.db, `CREATE TEMP TABLE users (id INTEGER PRIMARY KEY, name TEXT)`)
+	d.track("users", namedUsers)
+	d.track("users", namedUsers)
+	d.want(`INSERT INTO temp.users VALUES (1, 'a'); INSERT INTO main.users VALUES (2, 'b', 's')`, `users.insert 2 {"id":2,"name":"b"}`)
+	d.wantChanges()
+}
+
 // TestSQLiteTrackingDoesNotRelyOnDefaults: SQLite before 3.42 makes NULL of that of
 // created_at, and other programs may bring such a version.
 func TestSQLiteTrackingDoesNotRelyOnDefaults(t *testing.T) {

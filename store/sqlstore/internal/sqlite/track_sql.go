@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/outbox-go/outbox/store/track"
@@ -22,8 +23,9 @@ const (
 	trackNow = `CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000`
 
 	// trackTriggerSQL names columns as "..." alone, so that SQLite finds all of them
-	// when one is renamed, and [usedColumns] does.
-	trackTriggerSQL = `CREATE TRIGGER {trigger} AFTER {op} ON {table} FOR EACH ROW BEGIN
+	// when one is renamed, and [usedColumns] does. Without main a temporary table of
+	// the same name would have the trigger.
+	trackTriggerSQL = `CREATE TRIGGER main.{trigger} AFTER {op} ON {table} FOR EACH ROW BEGIN
 	{note}
 	INSERT INTO {message} (created_at, topic, key, type, payload)
 	VALUES (` + trackNow + `, {topic}, {key}, {type}, {payload});
@@ -60,7 +62,7 @@ func (n *Names) writeTrack(d *track.Definition, base string) (string, error) {
 
 func writeDrops(b *strings.Builder, t *trackedTable) {
 	for _, name := range t.triggers {
-		fmt.Fprintf(b, "DROP TRIGGER %s;\n\n", quote(name))
+		fmt.Fprintf(b, "DROP TRIGGER IF EXISTS main.%s;\n\n", quote(name))
 	}
 }
 
@@ -81,23 +83,31 @@ func fill(text, row, column string) string {
 	return strings.ReplaceAll(text, "{c}", row+"."+quote(column))
 }
 
+// keyExpression shortens what is too long to be sent, and cannot tell long keys of one
+// length and begin apart: they are in one order.
 func keyExpression(d *track.Definition, row string) string {
 	parts := make([]string, len(d.Key))
 	for i, column := range d.Key {
 		parts[i] = fill(keySQL, row, column)
 	}
-	return strings.Join(parts, " || ',' || ")
+	return "(SELECT iif(length(CAST(k AS BLOB)) > 512, substr(k, 1, 100) || ':' || length(CAST(k AS BLOB)), k)\n\t\tFROM (SELECT " +
+		strings.Join(parts, " || ',' || ") + " AS k))"
 }
 
-// payloadExpression puts the object together piece by piece: the number of arguments
-// of json_object is limited.
+// payloadExpression puts the object together piece by piece, since the number of
+// arguments of json_object is limited, and in groups, as the depth of an expression is.
 func payloadExpression(d *track.Definition, row string) string {
-	var b strings.Builder
+	const group = 100
+	var groups []string
 	separator := "{"
-	for _, column := range d.Fields {
-		name, _ := json.Marshal(column) // of a string it cannot fail
-		b.WriteString(literal(separator+string(name)+":") + "\n\t\t|| " + fill(fieldSQL, row, column) + " || ")
-		separator = ","
+	for fields := range slices.Chunk(d.Fields, group) {
+		pieces := make([]string, 0, 2*group)
+		for _, column := range fields {
+			name, _ := json.Marshal(column) // of a string it cannot fail
+			pieces = append(pieces, literal(separator+string(name)+":")+"\n\t\t", fill(fieldSQL, row, column))
+			separator = ","
+		}
+		groups = append(groups, "("+strings.Join(pieces, " || ")+")")
 	}
-	return b.String() + "'}'"
+	return strings.Join(groups, "\n\t\t|| ") + " || '}'"
 }

@@ -127,7 +127,7 @@ var tokens = regexp.MustCompile(`(?s)'(?:[^']|'')*'|/\*.*?\*/|\b(?:NEW|OLD)\."((
 // usedColumns returns the columns that a trigger reads, with repeats.
 func usedColumns(text string) (columns []string) {
 	for _, m := range tokens.FindAllStringSubmatch(text, -1) {
-		if m[1] != "" {
+		if m[0][0] == 'N' || m[0][0] == 'O' { // m[1] may be empty, as a name may
 			columns = append(columns, strings.ReplaceAll(m[1], `""`, `"`))
 		}
 	}
