@@ -2,7 +2,6 @@ package acceptance
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -112,7 +111,7 @@ func TestReadmeCommandsWithABroker(t *testing.T) {
 		out := runBlock(t, folder, block[1], "BROKER_URL="+testenv.RabbitMQ(t).NewVHost(t))
 		billed, err := os.ReadFile(filepath.Join(folder, "billed"))
 		if text := string(billed); err != nil || !strings.HasPrefix(text, "order.placed\n") || !strings.Contains(text, `{"id": "1"}`) {
-			t.Error(fmt.Sprintf("billed %q, %v\n%s", text, err, out))
+			t.Errorf("billed %q, %v\n%s", text, err, out)
 		}
 	}
 }
