@@ -20,24 +20,24 @@ type User struct {
 }
 
 func main() {
-	ctx := context.Background()
-	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer pool.Close()
-	store := pgxstore.New(pool, nil)
-	defer store.Close()
-	if err := addUser(ctx, store, User{ID: 7, Name: "Ada"}); err != nil {
+	if err := run(context.Background()); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func addUser(ctx context.Context, store *pgxstore.Store, user User) error {
+func run(ctx context.Context) error {
+	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	store := pgxstore.New(pool, nil)
+	defer store.Close()
 	if err := store.Migrate(ctx); err != nil { // does nothing when the tables are there
 		return err
 	}
 	ob := outbox.New(store)
+	user := User{ID: 7, Name: "Ada"}
 	return ob.InTx(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `INSERT INTO users (id, name) VALUES ($1, $2)`, user.ID, user.Name); err != nil {
 			return err
