@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -70,6 +71,42 @@ func TestSQLitePassingFaults(t *testing.T) {
 	defer gone.Close()
 	if _, err := onceNothing(t, sqlstore.New(gone, sqlstore.SQLite, nil), "1"); !s.Transient(err) {
 		t.Errorf("a file that cannot be opened: %v, want an error that passes", err)
+	}
+}
+
+// TestSQLiteTransientGoesByTheDriver: words that a handler has from elsewhere, such as
+// a peer that says of its own database that it is locked, do not pass.
+func TestSQLiteTransientGoesByTheDriver(t *testing.T) {
+	t.Parallel()
+	s := migrated(t, openFile(t, newFile(t)), nil)
+	for _, words := range []string{"answered 500: database is locked", "open mail.txt: unable to open database file", "exit status 1: out of memory"} {
+		foreign := errors.New(words)
+		for _, fault := range []error{foreign, fmt.Errorf("handle: %w", foreign), errors.Join(errors.New("other"), foreign)} {
+			_, err := s.Once(t.Context(), "billing", "1", func(context.Context, *sql.Tx) error { return fault })
+			if !errors.Is(err, foreign) || s.Transient(err) {
+				t.Errorf("%v counts as one of the database that passes", err)
+			}
+		}
+	}
+}
+
+// TestSQLiteBusyInsideAHandlerPasses: the driver's error counts wherever it was met.
+func TestSQLiteBusyInsideAHandlerPasses(t *testing.T) {
+	t.Parallel()
+	file := newFile(t)
+	db := openFile(t, file)
+	s := migrated(t, db, nil)
+	other, err := sql.Open("sqlite", strings.Replace(sqlstore.SQLiteDSN(file), "busy_timeout(10000)", "busy_timeout(1)", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	_, err = s.Once(t.Context(), "billing", "1", func(ctx context.Context, _ *sql.Tx) error {
+		_, err := other.ExecContext(ctx, `DELETE FROM outbox_message`)
+		return errors.Join(errors.New("first"), fmt.Errorf("handle: %w", err))
+	})
+	if !s.Transient(err) {
+		t.Errorf("%v does not pass", err)
 	}
 }
 

@@ -31,7 +31,7 @@ func (s *Store) Once(ctx context.Context, consumer, id string, fn func(ctx conte
 	defer leave()
 	tx, first, err := s.beginOnce(ctx, consumer, id)
 	if err != nil {
-		return false, fmt.Errorf("inbox: %w", s.inboxError(err))
+		return false, fmt.Errorf("inbox: %w", ownError(s.inboxError(err)))
 	}
 	defer func() { _ = tx.Rollback() }() // does nothing after the commit
 	if !first {
@@ -42,7 +42,7 @@ func (s *Store) Once(ctx context.Context, consumer, id string, fn func(ctx conte
 		return false, err
 	}
 	if err := tx.Commit(); err != nil {
-		return false, fmt.Errorf("inbox: commit: %w", err)
+		return false, fmt.Errorf("inbox: commit: %w", ownError(err))
 	}
 	if e.some.Load() {
 		s.Wake()
