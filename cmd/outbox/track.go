@@ -41,7 +41,8 @@ column that is published cannot be dropped and keeps its type until "outbox untr
 a partition by its own name is not seen. On SQLite a table that is made anew is to be tracked again.
 
 With --print the SQL goes to standard output instead, for a migration tool of your own, made for the table
-as it is in the database now. --list lists the tables that are tracked, and --check says what has changed
+as it is in the database now. It has a BEGIN and a COMMIT of its own: take them off if the tool or another
+change has the transaction. --list lists the tables that are tracked, and --check says what has changed
 about them since, and exits with 1 if something has: all of them, or those that are named.`,
 		Example: `  outbox track users --on insert,update,delete --fields id,name --topic users.{op} --key id
   outbox track shop.orders --print > migrations/0042_track_orders.sql
@@ -180,7 +181,7 @@ func (a *app) untrack() *cobra.Command {
 		Use:   "untrack TABLE",
 		Short: "End that a table publishes what is written to it",
 		Long: `Removes the triggers and functions that "outbox track" has made for the table, and nothing else. With
---print the SQL goes to standard output instead. A table that is not tracked is an error.`,
+--print the SQL goes to standard output instead, with a BEGIN and a COMMIT of its own. A table that is not tracked is an error.`,
 		Example: `  outbox untrack users`,
 		Args:    cobra.ExactArgs(1),
 	}

@@ -77,6 +77,27 @@ func TestTrackingIsPrinted(t *testing.T) {
 	})
 }
 
+// TestPublishedColumnIsDroppedByPrintedSQL: all in one transaction, as it is written in
+// docs/operations.md.
+func TestPublishedColumnIsDroppedByPrintedSQL(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d *desk) {
+		inside := func(args ...string) string {
+			got := d.call(args...)
+			got.want(t, 0)
+			text := strings.TrimPrefix(strings.TrimPrefix(got.stdout, "BEGIN IMMEDIATE;"), "BEGIN;")
+			return strings.TrimSuffix(text, "COMMIT;\n")
+		}
+		d.sql(usersTable)
+		d.call("track", "users").want(t, 0)
+		without := []string{"track", "users", "--fields", "id,name", "--on", "insert,delete"}
+		d.sql("BEGIN; " + inside("untrack", "users", "--print") + `ALTER TABLE users DROP COLUMN secret;` + inside(append(without, "--print")...) + "COMMIT")
+		d.wantSent(`INSERT INTO users VALUES (1, 'a')`, `users.insert 1 {"id":1,"name":"a"}`)
+		d.call(without...).want(t, 0)
+		d.wantPrinted("", "track", "--check")
+		d.wantSent(`UPDATE users SET name = 'b'; DELETE FROM users`, `users.delete 1 {"id":1,"name":"b"}`)
+	})
+}
+
 func TestTrackReportsAllThatIsWrong(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d *desk) {
 		d.sql(usersTable + `; CREATE VIEW seen AS SELECT 1 AS id`)
