@@ -3,11 +3,19 @@
 // deletes, in its transaction, whatever language it comes from. The stores in
 // pgxstore and sqlstore are [Tracker]s, and the program does it as "outbox track".
 //
-// The payload is a JSON object of the row's fields, of a deleted row as it was; of an
-// updated one all of them, whether they have changed or not. Numbers have all their
-// digits, bytes are "\x" and hexadecimal digits, and times of PostgreSQL are in UTC.
-// The message's type is the table's name. Of one statement, messages of different keys
-// are in no order that means anything.
+// The payload is a JSON object of the row's fields in the order of the config, without
+// spaces, of a deleted row as it was; of an updated one all of them, whether they have
+// changed or not. Numbers have all their digits, bytes are "\x" and hexadecimal digits,
+// infinities are "Infinity" and "-Infinity", times of PostgreSQL are in UTC, and what is
+// JSON in PostgreSQL stands there as the column has it. The message's type is the
+// table's name. A key of more than 512 bytes is shortened, always in the same way: to its
+// first 100 characters, a colon, and its SHA-256 on PostgreSQL or its length on SQLite.
+//
+// Of one statement, messages of different keys are in no order that means anything. An
+// update that changes the key is published under the new one alone: no message tells
+// those of the old key, nor is it in order with them. Where an AFTER trigger for each row
+// writes the table itself, its change can be published before the one that it follows:
+// let a BEFORE trigger change the row instead.
 //
 // TRUNCATE publishes nothing, on either database. What else is particular to one:
 //
@@ -18,11 +26,16 @@
 // it first, in the same transaction if no write is to be missed. What is written to a
 // partition or to a child by its own name is not seen by the parent's triggers; it can
 // be tracked beside it. Who writes the table needs USAGE on the outbox's schema and
-// INSERT on its table message.
+// INSERT on its table message. INSERT ... ON CONFLICT DO UPDATE and MERGE publish what
+// they insert and what they update one after the other, which shows in the order if
+// several of their rows have one key. After an INSERT lastval() is of the outbox's
+// sequence: use RETURNING or currval. Where session_replication_role is replica, as for
+// a subscription, nothing is published.
 //
-// SQLite: there is a trigger for each row, and a table that is dropped and made again
-// has lost them. Where REPLACE takes the place of another row, the deletion of that
-// is published only if PRAGMA recursive_triggers is on.
+// SQLite, 3.38 or later in all that write: there is a trigger for each row, and a table
+// that is dropped and made again has lost them. Where REPLACE takes the place of another
+// row, the deletion of that is published only if PRAGMA recursive_triggers is on. With
+// older versions, such as 3.40, a number beyond 1e100 can lose its last digit.
 package track
 
 import (
@@ -49,15 +62,16 @@ type Tracker interface {
 	// schema.
 	Track(ctx context.Context, table string, c *Config) error
 
-	// TrackSQL returns the SQL by which Track would work on the table as it is now, as
-	// one transaction, for use with a migration tool. It changes nothing.
+	// TrackSQL returns the SQL by which Track would work on the table as it is now, with
+	// a BEGIN and a COMMIT, for use with a migration tool. It changes nothing. On
+	// PostgreSQL the search_path is pg_catalog from there to the transaction's end.
 	TrackSQL(ctx context.Context, table string, c *Config) (string, error)
 
 	// Untrack removes all that Track has made for the table, and nothing else. If
 	// there is nothing it returns [ErrNotTracked].
 	Untrack(ctx context.Context, table string) error
 
-	// UntrackSQL returns the SQL by which Untrack would work.
+	// UntrackSQL returns the SQL by which Untrack would work, with a BEGIN and a COMMIT.
 	UntrackSQL(ctx context.Context, table string) (string, error)
 
 	// Tracked returns the tables that publish into this outbox, by name, and what has
