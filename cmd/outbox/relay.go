@@ -26,7 +26,7 @@ func (a *app) relay() *cobra.Command {
 		Long: `Brings committed messages to the broker and removes each one when the broker has confirmed it. Any
 number of relays, on any number of machines, share the work and take over from one another.
 
-SIGTERM or SIGINT lets it wait for the confirms that are outstanding, give back its share, and exit
+SIGTERM, SIGINT or SIGHUP lets it wait for the confirms that are outstanding, give back its share, and exit
 with 0; a second signal ends it at once, with 1. What was sent and not confirmed is sent again.
 
 With --once it sends what is due, one message after another and at most --limit, deletes what relay.keep

@@ -37,7 +37,12 @@ func startRelay(t *testing.T, ready string, args ...string) *process {
 // startProgram starts a command and waits until its log has that word.
 func startProgram(t *testing.T, ready string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(binary(t), args...), ended: make(chan struct{})}
+	return startCommand(t, ready, exec.Command(binary(t), args...))
+}
+
+func startCommand(t *testing.T, ready string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Stderr = p
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -123,19 +128,36 @@ func stalledRelay(t *testing.T, n int) (p *process, path string, proxy *testenv.
 	return p, path, proxy
 }
 
-func TestRelayDrainsAtSIGTERM(t *testing.T) {
+func TestRelayDrainsAtSIGTERM(t *testing.T) { testDrains(t, syscall.SIGTERM) }
+
+// TestRelayDrainsAtSIGHUP: a terminal that is closed is no reason to break off.
+func TestRelayDrainsAtSIGHUP(t *testing.T) { testDrains(t, syscall.SIGHUP) }
+
+func testDrains(t *testing.T, by syscall.Signal) {
 	t.Parallel()
 	const n = 20
 	p, path, _ := stalledRelay(t, n)
-	p.signal(syscall.SIGTERM)
+	p.signal(by)
 	p.wantCode(0, patience)
 	if left := sqliteCount(t, path); left != 0 {
 		t.Errorf("%d messages would be sent again, want none:\n%s", left, p.log())
 	}
-	for _, want := range []string{"stopped by signal: terminated", fmt.Sprintf("confirmed=%d settled=%d", n, n), "broker=amqp://guest:xxxxx@"} {
+	for _, want := range []string{"stopped by signal: " + by.String(), fmt.Sprintf("confirmed=%d settled=%d", n, n), "broker=amqp://guest:xxxxx@"} {
 		if !strings.Contains(p.log(), want) {
 			t.Errorf("the log lacks %q:\n%s", want, p.log())
 		}
+	}
+}
+
+// TestHangupIgnoredByNohup: who is started so goes on.
+func TestHangupIgnoredByNohup(t *testing.T) {
+	t.Parallel()
+	p := startCommand(t, "relay started", exec.Command("nohup", binary(t), "relay", "--database-url", "sqlite:"+sqliteFile(t), "--broker-url", "stdout:"))
+	p.signal(syscall.SIGHUP)
+	p.signal(syscall.SIGTERM)
+	await(t, "the relay to stop", func() bool { return strings.Contains(p.log(), "stopped by signal") })
+	if !strings.Contains(p.log(), "stopped by signal: terminated") {
+		t.Errorf("SIGHUP is heeded:\n%s", p.log())
 	}
 }
 

@@ -85,7 +85,7 @@ and, when that inserts no row, does nothing and exits with 0. NAME must not be t
 a message is handled a transaction is open: on SQLite, where one writes at a time, one message is handled
 at a time, and its program cannot write to the same file.
 
-SIGTERM or SIGINT lets it take no more messages and finish those that run, within --shutdown-timeout; a
+SIGTERM, SIGINT or SIGHUP lets it take no more messages and finish those that run, within --shutdown-timeout; a
 second signal ends it and its programs at once.`,
 		Example: `  outbox subscribe --broker-url amqp://guest:guest@localhost/ --queue billing --topic 'order.*' --exec ./bill.py
   outbox subscribe --config outbox.yaml --queue mail --topic user.created --lines --exec node -- --trace-warnings mail.js
