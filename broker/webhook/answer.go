@@ -44,7 +44,7 @@ func (e *StatusError) Error() string {
 }
 
 // answered returns what an answer means, and closes it.
-func answered(resp *http.Response, to target) error {
+func (p *Publisher) answered(resp *http.Response, to target) error {
 	if resp.Body == nil { // by a transport of the user's
 		resp.Body = http.NoBody
 	}
@@ -52,28 +52,34 @@ func answered(resp *http.Response, to target) error {
 	beginning, _ := io.ReadAll(io.LimitReader(resp.Body, maxQuoted))
 	_, _ = io.CopyN(io.Discard, resp.Body, maxDrained)
 	if resp.StatusCode/100 == 2 {
+		if to.own {
+			p.suspects.clear(to.ids...)
+		}
 		return nil
 	}
 	status := &StatusError{Code: resp.StatusCode, RetryAfter: retryAfter(resp.Header, time.Now()), Body: printable(string(beginning))}
 	if resp.Header.Get(headerOutcome) == outcomeRetry {
 		to.own = false // the server is well, and speaks of the message alone
 	}
-	err := classify(status, to)
+	err := p.classify(status, to)
 	if status.RetryAfter > 0 {
 		return outbox.RetryAfter(status.RetryAfter, err)
 	}
 	return err
 }
 
-func classify(status *StatusError, to target) error {
+func (p *Publisher) classify(status *StatusError, to target) error {
 	err := fmt.Errorf("webhook: %s answered %w", to.url.Host, status)
 	switch status.Code {
 	case http.StatusRequestEntityTooLarge, http.StatusRequestHeaderFieldsTooLarge:
 		return outbox.Invalid(err)
-	case http.StatusRequestTimeout, http.StatusTooManyRequests,
-		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		if to.own {
 			return outbox.Unavailable(err)
+		}
+	case http.StatusBadGateway, http.StatusGatewayTimeout: // a proxy got no answer
+		if to.own {
+			return p.unanswered(to, err)
 		}
 	}
 	return outbox.Refused(err)

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
+	"time"
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/webhook/internal/cloudevent"
@@ -37,8 +39,8 @@ func (p *Publisher) gather(ctx context.Context, m *outbox.Message, done func(err
 	if err != nil {
 		return err
 	}
-	// What was refused before would have others refused with it, again.
-	lone := m.Attempts > 0
+	// What was refused before, or not answered, would do the same to others again.
+	lone := m.Attempts > 0 || p.suspects.has(m.ID)
 	if p.batch != nil && (lone || len(p.batch.body)+len(",]")+len(event) > p.config.BatchBytes) {
 		p.dispatch(ctx)
 	}
@@ -73,42 +75,64 @@ func (j *job) add(m member) {
 	j.members = append(j.members, m)
 }
 
-// sendBatch sends a batch and, if that is refused, each member by itself, so that
-// one bad event holds up none but its own.
-func (p *Publisher) sendBatch(j *job) []error {
-	err := p.sendEvents(p.ctx, j.id(), j.body)
-	if err == nil || len(j.members) == 1 || errors.Is(err, outbox.ErrUnavailable) {
-		return []error{err}
+// sendBatch sends a batch and returns the answer of those members that have none
+// yet. If the batch is refused for what may be one bad event, each is sent by itself,
+// so that it holds up none but its own. That takes no longer than a request may, and
+// those that are not reached are refused like the batch: when they come again, they
+// are sent alone.
+func (p *Publisher) sendBatch(j *job) error {
+	err := p.sendEvents(p.ctx, j.members, j.body)
+	if len(j.members) == 1 || !mayBeOfOne(err) {
+		return err
 	}
-	errs := make([]error, 0, len(j.members))
-	for _, m := range j.members {
-		err := p.sendEvents(p.ctx, m.message.ID, slices.Concat([]byte("["), m.event, []byte("]")))
-		errs = append(errs, err)
+	end := time.Now().Add(p.config.Timeout)
+	for j.answered < len(j.members) && time.Now().Before(end) {
+		m := j.members[j.answered]
+		err := p.sendEvents(p.ctx, []member{m}, slices.Concat([]byte("["), m.event, []byte("]")))
 		if errors.Is(err, outbox.ErrUnavailable) {
-			break // for those that follow, too
+			return err // for those that follow, too
 		}
+		m.done(err)
+		j.answered++
 	}
-	return errs
+	return err
 }
 
-// id identifies a batch by its members, since no two batches that differ may have
-// the same.
-func (j *job) id() string {
-	if len(j.members) == 1 {
-		return j.members[0].message.ID
+// mayBeOfOne reports whether a batch may be refused for one of its events. A server
+// that asks to be left alone for a while is not asked for each of them.
+func mayBeOfOne(err error) bool {
+	var status *StatusError
+	if !errors.As(err, &status) || status.RetryAfter > 0 {
+		return false
+	}
+	switch status.Code {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusInternalServerError:
+		return true
+	}
+	return false
+}
+
+// batchID identifies a batch by its members, since no two batches that differ may
+// have the same.
+func batchID(ids []string) string {
+	if len(ids) == 1 {
+		return ids[0]
 	}
 	sum := sha256.New()
-	for _, m := range j.members {
-		_, _ = io.WriteString(sum, m.message.ID+"\n") // a hash never fails
+	for _, id := range ids {
+		_, _ = io.WriteString(sum, id+"\n") // a hash never fails
 	}
 	return "batch-" + hex.EncodeToString(sum.Sum(nil)[:16])
 }
 
-// sendEvents posts the JSON array body. The content type has no charset, which JSON
-// does not need: the SDK of Go does not know a batch by it.
-func (p *Publisher) sendEvents(ctx context.Context, id string, body []byte) error {
-	return p.post(ctx, target{by: p.own, url: p.url, own: true}, id,
-		&Request{ContentType: cloudevent.BatchContentType, Body: body})
+// sendEvents posts the JSON array body of the members' events. The content type has
+// no charset, which JSON does not need: the SDK of Go does not know a batch by it.
+func (p *Publisher) sendEvents(ctx context.Context, members []member, body []byte) error {
+	ids := make([]string, len(members))
+	for i, m := range members {
+		ids[i] = m.message.ID
+	}
+	return p.post(ctx, p.home(ids...), batchID(ids), &Request{ContentType: cloudevent.BatchContentType, Body: body})
 }
 
 // event returns m as a JSON document.

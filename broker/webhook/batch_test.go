@@ -1,11 +1,15 @@
 package webhook
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/outbox-go/outbox"
 )
@@ -104,6 +108,83 @@ func TestARefusedBatchIsSentOneByOne(t *testing.T) {
 		}
 		wantBatches(t, s, []string{"0", "1", "2"}, []string{"0"}, []string{"1"}, []string{"2"})
 	}
+}
+
+// What is not about one event is not asked for each of them: they would all be
+// refused, and a server that wants to be left alone would be asked at once.
+func TestARefusalThatIsNotOfOneEventIsThatOfAll(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		code   int
+		header http.Header
+		delay  time.Duration
+	}{
+		{code: 401}, {code: 403}, {code: 404}, {code: 405}, {code: 415},
+		{503, http.Header{headerOutcome: {outcomeRetry}, "Retry-After": {"60"}}, time.Minute},
+		{500, http.Header{"Retry-After": {"60"}}, time.Minute},
+		{422, http.Header{"Retry-After": {"60"}}, time.Minute},
+	} {
+		s := newSink(t, func(w http.ResponseWriter, _ posted) {
+			maps.Copy(w.Header(), test.header)
+			w.WriteHeader(test.code)
+		})
+		p := open(t, s.URL, &PublisherConfig{Mode: Batched, BatchSize: 3})
+		var replies []*reply
+		for _, m := range messages(3) {
+			replies = append(replies, publish(t, p, m))
+		}
+		for _, r := range replies {
+			err := r.wait()
+			wantClass(t, err, outbox.ErrRefused)
+			if got := outbox.DelayOf(err); got != test.delay {
+				t.Errorf("%d: the delay is %v, want %v", test.code, got, test.delay)
+			}
+		}
+		wantBatches(t, s, []string{"0", "1", "2"})
+	}
+}
+
+// One by one would take a slow server for ever, and the slot with it.
+func TestSendingABatchOneByOneIsBoundedInTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const size, timeout = 50, 10 * time.Second
+		requests := 0
+		begin := time.Now()
+		p := open(t, "http://example.com", &PublisherConfig{
+			Mode: Batched, BatchSize: size, Timeout: timeout,
+			Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+				requests++
+				time.Sleep(4 * time.Second)
+				return &http.Response{StatusCode: 422 + min(requests-1, 1)}, nil
+			}),
+		})
+		codes := make(chan int, size)
+		var first time.Duration
+		for _, m := range messages(size) {
+			p.Publish(t.Context(), m, func(err error) {
+				if first == 0 {
+					first = time.Since(begin)
+				}
+				var status *StatusError
+				if wantClass(t, err, outbox.ErrRefused); errors.As(err, &status) {
+					codes <- status.Code
+				}
+			})
+		}
+		for i := range size {
+			want := 422 // the batch's
+			if i < 3 {
+				want = 423
+			}
+			if got := receive(t, codes, "an answer"); got != want {
+				t.Errorf("answer %d is %d, want %d", i, got, want)
+			}
+		}
+		if took := time.Since(begin); first != 8*time.Second || took != 16*time.Second || requests != 4 {
+			t.Errorf("the first answer took %v, all %v, by %d requests", first, took, requests)
+		}
+	})
 }
 
 func TestAnUnavailableServerIsNotAskedForEachOfABatch(t *testing.T) {

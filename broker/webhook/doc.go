@@ -47,8 +47,9 @@
 //
 //	answer                               publisher's URL   message's URL
 //	2xx                                  nil               nil
-//	408, 429, 502, 503, 504              ErrUnavailable    ErrRefused
-//	no connection, none in Timeout       ErrUnavailable    ErrRefused
+//	408, 429, 503                        ErrUnavailable    ErrRefused
+//	502, 504, none (in Timeout)          see below         ErrRefused
+//	no connection                        ErrUnavailable    ErrRefused
 //	413, 431                             ErrInvalid        ErrInvalid
 //	all other, 3xx included              ErrRefused        ErrRefused
 //
@@ -56,6 +57,15 @@
 // whatever status it comes, is passed on by [outbox.RetryAfter]. Redirects are never
 // followed: they would take the headers, and what they authorize, to where nobody
 // meant them to go.
+//
+// That there is no answer, or that a proxy got none, is ErrUnavailable. But it may be
+// the message that the server hangs or falls over: if there is none for it again, and
+// another message got 2xx in the meantime, it is ErrRefused. So a server that comes and
+// goes can cost a message an attempt.
+//
+// A batch that is refused by 400, 413, 422 or 500, without Retry-After, is sent again
+// event by event, for at most Timeout; by another answer all its messages are refused.
+// A message that was refused, or not answered, is sent alone from then on.
 //
 // A status speaks of the server or of the message, and 503 stops all messages until
 // it is gone: a server that cannot handle one message, and could handle others,

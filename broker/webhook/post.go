@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -18,11 +19,12 @@ import (
 
 const userAgent = "outbox-webhook"
 
-// target is where a request goes.
+// target is where a request goes, and what it brings.
 type target struct {
 	by  http.RoundTripper
 	url *url.URL
-	own bool // it is the publisher's own
+	own bool     // it is the publisher's own
+	ids []string // of the messages
 }
 
 // send posts one message.
@@ -41,7 +43,7 @@ func (p *Publisher) send(ctx context.Context, m *outbox.Message) (err error) {
 		if err != nil {
 			return err
 		}
-		return p.sendEvents(ctx, m.ID, slices.Concat([]byte("["), event, []byte("]")))
+		return p.sendEvents(ctx, []member{{message: m}}, slices.Concat([]byte("["), event, []byte("]")))
 	}
 	r, err := p.request(m)
 	if err != nil {
@@ -60,13 +62,18 @@ func (p *Publisher) target(m *outbox.Message) (target, error) {
 		if p.url == nil {
 			return target{}, errors.New("is empty, and the publisher has none of its own")
 		}
-		return target{by: p.own, url: p.url, own: true}, nil
+		return p.home(m.ID), nil
 	}
 	u, err := parseAddress(raw)
 	if err == nil && u.User != nil {
 		err = errors.New("has a user or a password in it, which no message may choose")
 	}
 	return target{by: p.others, url: u}, err
+}
+
+// home returns the publisher's own target.
+func (p *Publisher) home(ids ...string) target {
+	return target{by: p.own, url: p.url, own: true, ids: ids}
 }
 
 // request returns what is sent for m.
@@ -139,7 +146,7 @@ func (p *Publisher) post(ctx context.Context, to target, id string, r *Request) 
 	if err != nil {
 		return p.failed(ctx, to, err)
 	}
-	return answered(resp, to)
+	return p.answered(resp, to)
 }
 
 // setHeaders replaces those of h by more, whatever the case of the letters.
@@ -162,11 +169,23 @@ func (p *Publisher) failed(ctx context.Context, to target, err error) error {
 	}
 	err = fmt.Errorf("webhook: %s: %w", to.url.Host, err)
 	var internal *internalAddressError
+	var network *net.OpError
 	switch {
 	case errors.As(err, &internal):
 		return outbox.Invalid(err)
-	case to.own:
+	case !to.own:
+		return outbox.Refused(err)
+	case errors.As(err, &network) && network.Op == "dial": // nothing was sent
 		return outbox.Unavailable(err)
 	}
-	return outbox.Refused(err)
+	return p.unanswered(to, err)
+}
+
+// unanswered returns what err means, by which the publisher's server, or a proxy
+// before it, did not answer.
+func (p *Publisher) unanswered(to target, err error) error {
+	if p.suspects.blame(to.ids...) {
+		return outbox.Refused(fmt.Errorf("%w, again, while others are answered", err))
+	}
+	return outbox.Unavailable(err)
 }

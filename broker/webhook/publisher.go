@@ -41,6 +41,8 @@ type Publisher struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup // requests
 
+	suspects suspects
+
 	gathering sync.Mutex // held while batch is used; taken before mu
 	batch     *job       // events that wait for more, in mode Batched
 
@@ -60,6 +62,7 @@ type lane struct{ tenant, key string }
 // job is what one request brings.
 type job struct {
 	members  []member
+	answered int    // of the members, from the first
 	body     []byte // of the members together, in mode Batched
 	before   []chan struct{}
 	ended    chan struct{}
@@ -73,10 +76,10 @@ type member struct {
 	event   []byte // in mode Batched
 }
 
-// answer calls each done with its error, or with the only one.
-func (j *job) answer(errs ...error) {
-	for i, m := range j.members {
-		m.done(errs[min(i, len(errs)-1)])
+// answer calls each done that was not called.
+func (j *job) answer(err error) {
+	for _, m := range j.members[j.answered:] {
+		m.done(err)
 	}
 }
 
@@ -226,36 +229,33 @@ func (p *Publisher) run(j *job) {
 	for _, ended := range j.before {
 		<-ended
 	}
-	errs := p.attempt(j)
-	p.leave(j, errs)
-	j.answer(errs...)
+	err := p.attempt(j)
+	p.leave(j, err)
+	j.answer(err)
 }
 
 // attempt sends a job, if nothing has failed since it was admitted, and returns the
-// answers of its members, or the one of all.
-func (p *Publisher) attempt(j *job) []error {
+// answer of those members that have none yet.
+func (p *Publisher) attempt(j *job) error {
 	p.mu.Lock()
 	failed, failure := j.failures != p.failures, p.failure
 	p.mu.Unlock()
 	if failed {
-		return []error{failure}
+		return failure
 	}
 	if p.config.Mode == Batched {
 		return p.sendBatch(j)
 	}
-	return []error{p.send(p.ctx, j.members[0].message)}
+	return p.send(p.ctx, j.members[0].message)
 }
 
 // leave makes room for other jobs.
-func (p *Publisher) leave(j *job, errs []error) {
+func (p *Publisher) leave(j *job, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, err := range errs {
-		if errors.Is(err, outbox.ErrUnavailable) {
-			p.failures++
-			p.failure, p.failedAt = err, time.Now()
-			break
-		}
+	if errors.Is(err, outbox.ErrUnavailable) {
+		p.failures++
+		p.failure, p.failedAt = err, time.Now()
 	}
 	for _, m := range j.members {
 		l := lane{m.message.Tenant, m.message.Key}
