@@ -2,9 +2,7 @@ package gormoutbox
 
 import (
 	"database/sql"
-	"errors"
 	"fmt"
-	"reflect"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
@@ -12,7 +10,10 @@ import (
 	"github.com/outbox-go/outbox/model"
 )
 
-const changeKey = "outbox:change"
+const (
+	changeKey = "outbox:change"
+	txKey     = "outbox:tx"
+)
 
 // change is a statement on a published model, on its way through the callbacks.
 type change struct {
@@ -27,16 +28,6 @@ type change struct {
 	given     *given
 	returning *clause.Clause
 	assigned  bool // the SET is not the caller's
-
-	readBack bool // the rows may not be as in memory
-	unsure   bool // the number of rows that GORM reports is not to be relied upon
-	emitted  bool
-}
-
-// given are a statement's values.
-type given struct {
-	value       reflect.Value
-	dest, model any
 }
 
 // each calls fn for a statement that is to be published, unless it has failed.
@@ -68,6 +59,7 @@ func (h *hook) begin(op model.Op) func(*gorm.DB) {
 			err = c.begin(db)
 		}
 		db.InstanceSet(changeKey, c)
+		h.watch(db, c)
 		note(db, err)
 	}
 }
@@ -86,10 +78,7 @@ func (h *hook) change(db *gorm.DB, op model.Op) (*change, error) {
 		m = h.types[stmt.Schema.ModelType]
 	}
 	if m == nil {
-		if other := h.tables[stmt.Table]; other != nil && other.On()&op != 0 {
-			return nil, fmt.Errorf("%s is published, and the statement on its table %s is not of this type: use it, or Skip", other.GoType(), stmt.Table)
-		}
-		return nil, nil
+		return nil, h.foreign(tableOf(stmt), op)
 	}
 	if m.On()&op == 0 {
 		return nil, nil
@@ -100,16 +89,14 @@ func (h *hook) change(db *gorm.DB, op model.Op) (*change, error) {
 	return &change{model: m, op: op}, nil
 }
 
-// elemType is the type of a value or, of a slice, that of its elements.
-func elemType(v reflect.Value) reflect.Type {
-	t := v.Type()
-	if t.Kind() == reflect.Slice || t.Kind() == reflect.Array {
-		t = t.Elem()
+// foreign refuses a statement on the table of a published type that is not of the type.
+func (h *hook) foreign(table string, op model.Op) error {
+	for name, m := range h.tables {
+		if m.On()&op != 0 && sameTable(name, table) {
+			return fmt.Errorf("%s is published, and the statement on its table %s is not of this type: use it, or Skip, or name the schema if it is another", m.GoType(), table)
+		}
 	}
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	return t
+	return nil
 }
 
 // begin begins a transaction if there is none, as with SkipDefaultTransaction.
@@ -152,89 +139,45 @@ func (h *hook) emit(db *gorm.DB, c *change) error {
 	if err != nil {
 		return err
 	}
-	c.rows, c.emitted = nil, true
+	c.rows = nil
+	h.running.CompareAndSwap(tx, false, true)
 	return h.outbox.Emit(ctx, tx, events...)
+}
+
+// watch notes a transaction that ends with the statement: associations and the hooks of
+// models emit in it, too.
+func (h *hook) watch(db *gorm.DB, c *change) {
+	var tx *sql.Tx
+	if _, started := db.InstanceGet("gorm:started_transaction"); started || c != nil && c.pool != nil {
+		tx, _ = txOf(db.Statement)
+	}
+	db.InstanceSet(txKey, tx)
+	if tx != nil {
+		h.running.Store(tx, false)
+	}
 }
 
 // end ends the transaction that begin has begun. Where the commit is seen, the relay
 // is told.
 func (h *hook) end(db *gorm.DB) {
-	c := changeOf(db)
-	if c == nil {
-		return
+	if c := changeOf(db); c != nil {
+		c.end(db)
 	}
-	c.restore(db.Statement)
-	if c.pool != nil {
-		if db.Error != nil {
-			db.Rollback()
-		} else {
-			db.Commit()
-		}
-		db.Statement.ConnPool = c.pool
-	}
-	if _, inTx := db.Statement.ConnPool.(gorm.TxCommitter); c.emitted && !inTx && db.Error == nil {
+	tx, _ := db.InstanceGet(txKey)
+	if emitted, _ := h.running.LoadAndDelete(tx); emitted == true && db.Error == nil {
 		h.outbox.Wake()
 	}
 }
 
-var errNoReturning = errors.New("the dialect has no RETURNING, by which the rows are read back: let it, or Skip and emit yourself")
-
-// returnColumns has the statement return columns, or all if there are none.
-func (c *change) returnColumns(stmt *gorm.Statement, columns []clause.Column) {
-	if before, ok := stmt.Clauses["RETURNING"]; ok {
-		c.returning = &before
-	} else {
-		c.returning = &clause.Clause{}
-	}
-	delete(stmt.Clauses, "RETURNING")
-	stmt.AddClause(clause.Returning{Columns: columns})
-}
-
-// restore gives the statement back what is the caller's.
-func (c *change) restore(stmt *gorm.Statement) {
-	if c.given != nil {
-		stmt.ReflectValue, stmt.Dest, stmt.Model = c.given.value, c.given.dest, c.given.model
-		c.given = nil
-	}
-	if c.assigned {
-		delete(stmt.Clauses, "SET")
-		c.assigned = false
-	}
-	if c.returning == nil {
+func (c *change) end(db *gorm.DB) {
+	c.restore(db.Statement)
+	if c.pool == nil {
 		return
 	}
-	delete(stmt.Clauses, "RETURNING")
-	if c.returning.Expression != nil {
-		stmt.Clauses["RETURNING"] = *c.returning
+	if db.Error != nil {
+		db.Rollback()
+	} else {
+		db.Commit()
 	}
-	c.returning = nil
-}
-
-// pointers returns pointers to a value or to the elements of a slice.
-func pointers(v reflect.Value) []any {
-	if v.Kind() != reflect.Slice && v.Kind() != reflect.Array {
-		return []any{pointer(v)}
-	}
-	all := make([]any, v.Len())
-	for i := range all {
-		all[i] = pointer(v.Index(i))
-	}
-	return all
-}
-
-func pointer(v reflect.Value) any {
-	if v.Kind() == reflect.Pointer {
-		return v.Interface()
-	}
-	return addressable(v).Addr().Interface()
-}
-
-// addressable returns v, or a copy of it that has an address.
-func addressable(v reflect.Value) reflect.Value {
-	if v.CanAddr() {
-		return v
-	}
-	copied := reflect.New(v.Type()).Elem()
-	copied.Set(v)
-	return copied
+	db.Statement.ConnPool = c.pool
 }

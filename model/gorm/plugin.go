@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sync"
 
 	"gorm.io/gorm"
 
@@ -61,6 +62,10 @@ type hook struct {
 	outbox *outbox.Outbox[*sql.Tx]
 	types  map[reflect.Type]model.Model
 	tables map[string]model.Model // one of each table
+
+	// running are the transactions, as *sql.Tx, that end with a statement, and whether
+	// anything was emitted in them.
+	running sync.Map
 }
 
 func (h *hook) add(db *gorm.DB, m model.Model) error {

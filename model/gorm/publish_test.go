@@ -2,7 +2,6 @@ package gormoutbox_test
 
 import (
 	"database/sql"
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -199,35 +198,4 @@ func TestAssociationsArePublishedAsTheyAreSaved(t *testing.T) {
 		must(t, b.db.Model(&User{ID: 2}).Association("Pets").Append(&Pet{ID: 1, Name: "Rex"}))
 		b.want("Append", `pet 1 {"id": 1, "name": "Rex", "user_id": 2}`, `user.updated 2 {"id": 2, "name": "Bob", "age": 0, "level": 1, "company_id": 1}`)
 	})
-}
-
-func TestOnConflictDoNothingPublishesWhatWasInserted(t *testing.T) {
-	eachDialect(t, func(t *testing.T, b *bed) {
-		nothing := clause.OnConflict{DoNothing: true}
-		b.ok(b.db.Clauses(nothing).Create(&User{Name: "Ada"}))
-		b.want("one that is new", `user.created 1 {"id": 1, "name": "Ada", "age": 0, "level": 1, "company_id": null}`)
-		b.ok(b.db.Clauses(nothing).Create(&User{Name: "Ada"}))
-		b.ok(b.db.Clauses(nothing).Create(&[]User{{ID: 1, Name: "Ada"}, {ID: 1, Name: "Eve"}}))
-		b.want("none that is new")
-		b.ok(b.db.Clauses(nothing).Create(&[]Part{{Order: 1, Number: 1}, {Order: 1, Number: 2}}))
-		b.want("all that are new", `part 1 {"id": 1, "order": 1, "name": "", "label": "!"}`, `part 2 {"id": 2, "order": 1, "name": "", "label": "!"}`)
-		for _, some := range []any{&[]User{{Name: "Bob"}, {Name: "Ada"}}, &[]User{{ID: 1, Name: "x"}, {Name: "Bob"}}, &[]Part{{Order: 1, Number: 1}, {Order: 1, Number: 3}}} {
-			b.partly(b.db.Clauses(nothing).Create(some))
-		}
-		if err := b.db.Clauses(nothing).Create(&[]*User{nil, nil}).Error; !errors.Is(err, gorm.ErrInvalidData) {
-			t.Errorf("the error for nil is %v", err)
-		}
-		if got := b.names(&User{}); len(got) != 1 {
-			t.Errorf("the users are %q", got)
-		}
-	})
-}
-
-// partly checks that a statement was rolled back since what it wrote is not known.
-func (b *bed) partly(db *gorm.DB) {
-	b.t.Helper()
-	if db.Error == nil {
-		b.t.Error("there is no error, although what was inserted is not known")
-	}
-	b.want("a statement that was rolled back")
 }

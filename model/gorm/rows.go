@@ -1,6 +1,7 @@
 package gormoutbox
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 
@@ -12,117 +13,73 @@ import (
 	"github.com/outbox-go/outbox/model"
 )
 
-// conflictOf returns the statement's ON CONFLICT.
-func conflictOf(stmt *gorm.Statement) (clause.OnConflict, bool) {
-	conflict, ok := stmt.Clauses["ON CONFLICT"].Expression.(clause.OnConflict)
-	return conflict, ok
+// given are a statement's values.
+type given struct {
+	value       reflect.Value
+	dest, model any
 }
 
-// beforeCreate has an INSERT return the keys of rows that may not be as in memory.
-func beforeCreate(returns bool) func(db *gorm.DB, c *change) error {
-	return func(db *gorm.DB, c *change) error {
-		stmt := db.Statement
-		several := count(stmt.ReflectValue) > 1
-		conflict, conflicts := conflictOf(stmt)
-		switch {
-		case conflicts && conflict.DoNothing:
-			// GORM passes rows over whose defaults are set, and counts them.
-			c.unsure = returns && several && anyDefaultSet(stmt)
-		case conflicts && len(conflict.Where.Exprs) > 0 && several:
-			return fmt.Errorf("several %s with ON CONFLICT DO UPDATE WHERE: which rows were written is not known: save them one at a time, or Skip", c.model.GoType())
-		case conflicts && !returns:
-			return errNoReturning
-		case conflicts:
-			c.readBack = true
-			c.returnColumns(stmt, keys(stmt.Schema))
-		}
-		c.readBack = c.readBack || partial(stmt)
-		return nil
-	}
-}
+var errNoReturning = errors.New("the dialect has no RETURNING, by which the rows are read back: let it, or Skip and emit yourself")
 
-// keys are the columns that the database may choose, or those of a row that it had:
-// named, since GORM would replace the values if all were returned.
-func keys(s *schema.Schema) (columns []clause.Column) {
-	for _, field := range s.Fields {
-		if field.DBName != "" && field.Readable && (field.PrimaryKey || field.HasDefaultValue) {
-			columns = append(columns, clause.Column{Name: field.DBName})
-		}
+// returnRows has the statement return all columns, whatever the caller wants of them.
+func (c *change) returnRows(stmt *gorm.Statement) error {
+	before, asked := stmt.Clauses["RETURNING"]
+	if asked && !stmt.ReflectValue.CanAddr() {
+		return fmt.Errorf("%s with RETURNING has nowhere to put the columns: pass a pointer", c.model.GoType())
 	}
-	return columns
-}
-
-// partial reports whether an INSERT leaves columns out of which GORM does not read
-// back what they became.
-func partial(stmt *gorm.Statement) bool {
-	selected, restricted := stmt.SelectAndOmitColumns(true, false)
-	for _, field := range stmt.Schema.Fields {
-		if field.DBName == "" || !field.Readable {
-			continue
-		}
-		wanted, ok := selected[field.DBName]
-		if ok && !wanted || !ok && restricted || !field.Creatable && !field.HasDefaultValue {
-			return true
-		}
-	}
-	return false
-}
-
-// anyDefaultSet reports whether a value brings what the database would give.
-func anyDefaultSet(stmt *gorm.Statement) bool {
-	for _, p := range pointers(stmt.ReflectValue) {
-		value := reflect.ValueOf(p).Elem()
-		if !value.IsValid() {
-			continue // nil, which GORM will refuse
-		}
-		for _, field := range stmt.Schema.FieldsWithDefaultDBValue {
-			if _, zero := field.ValueOf(stmt.Context, value); !zero {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-func count(v reflect.Value) int64 {
-	if v.Kind() == reflect.Slice || v.Kind() == reflect.Array {
-		return int64(v.Len())
-	}
-	return 1
-}
-
-// afterCreate notes the rows that an INSERT has written: all, or none of them.
-func afterCreate(db *gorm.DB, c *change) error {
-	stmt := db.Statement
-	c.restore(stmt)
-	n := count(stmt.ReflectValue)
-	switch {
-	case db.RowsAffected == 0:
-		return nil
-	case db.RowsAffected != n || c.unsure:
-		return fmt.Errorf("some of %d %s were there already and others not, and which is not known: save them one at a time, or Skip", n, c.model.GoType())
-	case c.readBack:
-		return c.read(db, n)
-	}
-	c.rows = pointers(stmt.ReflectValue)
+	c.returning = &before
+	delete(stmt.Clauses, "RETURNING")
+	stmt.AddClause(clause.Returning{})
 	return nil
 }
 
-// read reads the n rows of the statement's values by their primary keys.
-func (c *change) read(db *gorm.DB, n int64) error {
-	stmt := db.Statement
-	_, values := schema.GetIdentityFieldValuesMap(stmt.Context, stmt.ReflectValue, stmt.Schema.PrimaryFields)
-	column, in := schema.ToQueryValues(stmt.Table, stmt.Schema.PrimaryFieldDBNames, values)
+// asked returns the fields that the caller's RETURNING names, whether those are all,
+// and whether there was one.
+func (c *change) asked(s *schema.Schema) (fields []*schema.Field, all, ok bool) {
+	returning, ok := c.returning.Expression.(clause.Returning)
+	if !ok {
+		return nil, false, false
+	}
+	for _, column := range returning.Columns {
+		if field := s.LookUpField(column.Name); field != nil && inRow(field) {
+			fields = append(fields, field)
+		}
+		all = all || column.Name == "*"
+	}
+	if all = all || len(returning.Columns) == 0; all {
+		fields = s.Fields
+	}
+	return fields, all, true
+}
+
+// take gives the statement a slice of our own for the rows.
+func (c *change) take(stmt *gorm.Statement) {
+	c.given = &given{stmt.ReflectValue, stmt.Dest, stmt.Model}
 	rows := reflect.New(reflect.SliceOf(stmt.Schema.ModelType))
-	tx := db.Session(&gorm.Session{NewDB: true, SkipHooks: true}).Unscoped().Table(stmt.Table)
-	if err := tx.Where(clause.IN{Column: column, Values: in}).Find(rows.Interface()).Error; err != nil {
-		return fmt.Errorf("read back: %w", err)
+	stmt.ReflectValue = rows.Elem()
+	if c.op == model.Deleted {
+		stmt.Dest, stmt.Model = rows.Interface(), rows.Interface() // which GORM would compare, and look for keys in
 	}
-	if found := rows.Elem().Len(); int64(found) != n {
-		return fmt.Errorf("%d of %d %s were found by their primary keys when they were read back: save them by their keys, or Skip", found, n, c.model.GoType())
+}
+
+// restore gives the statement back what is the caller's.
+func (c *change) restore(stmt *gorm.Statement) {
+	if c.given != nil {
+		stmt.ReflectValue, stmt.Dest, stmt.Model = c.given.value, c.given.dest, c.given.model
+		c.given = nil
 	}
-	c.rows = c.overlaid(stmt, rows.Elem())
-	return nil
+	if c.assigned {
+		delete(stmt.Clauses, "SET")
+		c.assigned = false
+	}
+	if c.returning == nil {
+		return
+	}
+	delete(stmt.Clauses, "RETURNING")
+	if c.returning.Expression != nil {
+		stmt.Clauses["RETURNING"] = *c.returning
+	}
+	c.returning = nil
 }
 
 // beforeChange has an UPDATE or DELETE return its rows.
@@ -135,17 +92,19 @@ func beforeChange(returns bool) func(db *gorm.DB, c *change) error {
 		if _, ok := stmt.Clauses["FROM"]; ok {
 			return fmt.Errorf("%s is published, and a statement with FROM of its own returns more than its rows: select them by a subquery, or Skip", c.model.GoType())
 		}
-		if elemType(stmt.ReflectValue) != stmt.Schema.ModelType {
+		// An UPDATE may have a nil as its model, which stands for the table.
+		if v := stmt.ReflectValue; v.IsValid() && elemType(v) != stmt.Schema.ModelType {
 			return fmt.Errorf("%s is published, and cannot be from a %T: use the type itself, or Skip", c.model.GoType(), stmt.Dest)
 		}
-		c.given = &given{stmt.ReflectValue, stmt.Dest, stmt.Model}
+		if err := c.returnRows(stmt); err != nil {
+			return err
+		}
 		if c.op == model.Updated {
 			c.assign(stmt)
-			stmt.ReflectValue = reflect.New(reflect.SliceOf(stmt.Schema.ModelType)).Elem()
 		} else {
 			aim(stmt)
 		}
-		c.returnColumns(stmt, nil)
+		c.take(stmt)
 		return nil
 	}
 }
@@ -165,56 +124,74 @@ func (c *change) assign(stmt *gorm.Statement) {
 	}
 }
 
-// aim gives a DELETE a place for its rows that still says which are meant: GORM takes
-// the primary keys from there.
+// aim does the same for a DELETE: the keys go into its WHERE, and the clauses of a soft
+// one make it an UPDATE.
 func aim(stmt *gorm.Statement) {
-	v := stmt.ReflectValue
-	if !v.CanAddr() {
-		// GORM compares the two where the value has an address, and panics if they
-		// cannot be.
-		v = addressable(v)
-		stmt.Dest = v.Addr().Interface()
+	if v := stmt.ReflectValue; !v.CanAddr() && v.Kind() == reflect.Struct {
+		stmt.ReflectValue = addressable(v)
+		stmt.Dest = stmt.ReflectValue.Addr().Interface()
 		stmt.Model = stmt.Dest
 	}
-	if v.Kind() == reflect.Struct {
-		keyed, zero := reflect.New(v.Type()).Elem(), true
-		for _, field := range stmt.Schema.PrimaryFields {
-			value := field.ReflectValueOf(stmt.Context, v)
-			field.ReflectValueOf(stmt.Context, keyed).Set(value)
-			zero = zero && value.IsZero()
-		}
-		if v = keyed; zero {
-			v = reflect.New(reflect.SliceOf(stmt.Schema.ModelType)).Elem()
-		}
+	for _, clause := range stmt.Schema.DeleteClauses {
+		stmt.AddClause(clause)
 	}
-	stmt.ReflectValue = v
+	if stmt.SQL.Len() > 0 {
+		return
+	}
+	whereKeys(stmt, stmt.ReflectValue)
+	if stmt.ReflectValue.CanAddr() && stmt.Model != nil && stmt.Dest != stmt.Model {
+		whereKeys(stmt, reflect.ValueOf(stmt.Model))
+	}
 }
 
-// afterChange notes the rows that an UPDATE or DELETE has returned.
+func whereKeys(stmt *gorm.Statement, v reflect.Value) {
+	_, keys := schema.GetIdentityFieldValuesMap(stmt.Context, v, stmt.Schema.PrimaryFields)
+	if column, values := schema.ToQueryValues(stmt.Table, stmt.Schema.PrimaryFieldDBNames, keys); len(values) > 0 {
+		stmt.AddClause(clause.Where{Exprs: []clause.Expression{clause.IN{Column: column, Values: values}}})
+	}
+}
+
+// afterChange notes the rows that an UPDATE or DELETE has returned. Where one is of a
+// value that was given, it keeps what that has beside its columns: its associations,
+// for a serializer.
 func afterChange(db *gorm.DB, c *change) error {
-	rows := db.Statement.ReflectValue
-	c.restore(db.Statement)
-	if db.RowsAffected > 0 {
-		c.rows = c.overlaid(db.Statement, rows)
+	stmt := db.Statement
+	rows := structs(stmt.ReflectValue)
+	fields, all, asked := c.asked(stmt.Schema)
+	c.restore(stmt)
+	given := byKey(stmt, structs(stmt.ReflectValue))
+	for _, row := range rows {
+		c.rows = append(c.rows, overlaid(stmt, given[keyOf(stmt, row)], row))
+	}
+	if asked {
+		hand(stmt, fields, all, rows)
 	}
 	return nil
 }
 
-// overlaid returns the rows to publish. A single one keeps what the value that was
-// given has beside its columns: its associations, for a serializer.
-func (c *change) overlaid(stmt *gorm.Statement, rows reflect.Value) []any {
-	value := stmt.ReflectValue
-	all := pointers(rows)
-	if len(all) != 1 || value.Kind() != reflect.Struct {
-		return all
-	}
-	merged := reflect.New(value.Type()).Elem()
-	merged.Set(value)
-	row := reflect.ValueOf(all[0]).Elem()
-	for _, field := range stmt.Schema.Fields {
-		if field.DBName != "" && field.Readable {
-			field.ReflectValueOf(stmt.Context, merged).Set(field.ReflectValueOf(stmt.Context, row))
+// hand fills the caller's value from rows as GORM would: a struct from the first of
+// them, a slice from all.
+func hand(stmt *gorm.Statement, fields []*schema.Field, all bool, rows []reflect.Value) {
+	v := stmt.ReflectValue
+	switch {
+	case v.Kind() == reflect.Struct:
+		if len(rows) > 0 {
+			fill(stmt, fields, v, rows[0])
+		}
+	case v.Kind() == reflect.Slice && (all || v.Len() == 0):
+		v.Set(reflect.MakeSlice(v.Type(), len(rows), len(rows)))
+		for i, row := range rows {
+			if e := v.Index(i); e.Kind() == reflect.Pointer {
+				e.Set(reflect.New(e.Type().Elem()))
+			}
+			fill(stmt, fields, reflect.Indirect(v.Index(i)), row)
+		}
+	default:
+		given := byKey(stmt, structs(v))
+		for _, row := range rows {
+			if of, ok := given[keyOf(stmt, row)]; ok {
+				fill(stmt, fields, of, row)
+			}
 		}
 	}
-	return pointers(merged)
 }

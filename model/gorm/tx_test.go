@@ -143,6 +143,13 @@ func TestConnectionPublishes(t *testing.T) {
 	})
 }
 
+// Owner is not published, and its company is.
+type Owner struct {
+	ID        uint
+	CompanyID uint
+	Company   Company
+}
+
 func TestRelayIsToldWhenTheCommitIsSeen(t *testing.T) {
 	for _, without := range []bool{false, true} {
 		t.Run(fmt.Sprintf("SkipDefaultTransaction=%v", without), func(t *testing.T) {
@@ -166,7 +173,13 @@ func TestRelayIsToldWhenTheCommitIsSeen(t *testing.T) {
 				if b.db.Create(&User{Name: "Bob"}).Error == nil {
 					t.Error("a unique index let two in")
 				}
+				if b.db.Create(&Hooked{Name: "fail after"}).Error == nil {
+					t.Error("the hook did not fail")
+				}
 				told(0, "what failed")
+				must(t, b.db.AutoMigrate(&Owner{}))
+				b.ok(b.db.Create(&Owner{Company: Company{Name: "of an unpublished type"}}))
+				told(1, "an association of what is not published")
 				must(t, b.db.Transaction(func(tx *gorm.DB) error { return tx.Create(&Company{}).Error }))
 				told(0, "a transaction of the caller's")
 			})
