@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -75,13 +76,21 @@ type PublisherConfig struct {
 	// Body makes the request for a message in the place of a CloudEvent. It is
 	// called from several goroutines, once for each attempt, and goes with
 	// [Structured] alone. An error that is of none of the classes of
-	// [outbox.Publisher] is ErrRefused.
+	// [outbox.Publisher] is ErrRefused. A request with a header Idempotency-Key, which
+	// need not have a value, is repeated if the server closes an idle connection just
+	// then, as CloudEvents are; others are ErrUnavailable.
 	Body func(*outbox.Message) (*Request, error)
 
-	// Transport makes the requests. Defaults to one like http.DefaultTransport, with
-	// the environment's proxies. An *http.Transport is cloned, and keeps Concurrency
-	// idle connections of a host unless it says otherwise; for the URL of a message
-	// its proxy and its dial functions are not used, and no other type goes with URL.
+	// TLS is used for https, with its own authorities or certificates; it is cloned.
+	// Defaults to the system's authorities.
+	TLS *tls.Config
+
+	// Transport makes the requests, in the place of one like http.DefaultTransport,
+	// with the environment's proxies, and of TLS. An *http.Transport is cloned, keeps
+	// Concurrency idle connections of a host, finds by pings that an HTTP/2 connection
+	// is dead, and takes 256 KiB of an answer's headers, unless it says otherwise; for
+	// the URL of a message its proxy and its dial functions are not used, and no other
+	// type goes with URL.
 	Transport http.RoundTripper
 }
 
@@ -147,6 +156,9 @@ func (c *PublisherConfig) combinationFaults() []error {
 	}
 	if c.Allow != nil && c.URL == nil {
 		errs = append(errs, errors.New("Allow is of use with URL alone: the configured URL may be internal"))
+	}
+	if c.TLS != nil && c.Transport != nil {
+		errs = append(errs, errors.New("TLS does not go with Transport: set it there"))
 	}
 	if _, ok := c.Transport.(*http.Transport); c.URL != nil && c.Transport != nil && !ok {
 		errs = append(errs, fmt.Errorf("Transport is a %T: with URL it must be an *http.Transport, so that internal addresses can be refused", c.Transport))

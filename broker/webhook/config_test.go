@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"crypto/tls"
 	"net/http"
 	"strings"
 	"testing"
@@ -47,6 +48,7 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"Body in binary", "http://a", &PublisherConfig{Mode: Binary, Body: func(*outbox.Message) (*Request, error) { return nil, nil }},
 			[]string{"Body goes with Mode Structured"}},
 		{"Allow alone", "http://a", &PublisherConfig{Allow: func(string) bool { return true }}, []string{"Allow is of use with URL alone"}},
+		{"TLS and Transport", "http://h", &PublisherConfig{TLS: &tls.Config{}, Transport: &http.Transport{}}, []string{"TLS does not go with Transport"}},
 		{"Transport that cannot be guarded", "", &PublisherConfig{URL: aURL, Transport: roundTrip(nil)}, []string{"Transport is a webhook.roundTrip"}},
 		{"several", "x", &PublisherConfig{Mode: -1, Concurrency: -1, Secrets: []string{"x"}}, []string{"URL", "Mode", "Concurrency", "Secrets[0]"}},
 	} {

@@ -26,6 +26,14 @@ func newTransports(c *PublisherConfig) (own, others http.RoundTripper) {
 	if mine.MaxIdleConnsPerHost == 0 {
 		mine.MaxIdleConnsPerHost = c.Concurrency // else it keeps two of them
 	}
+	if mine.MaxResponseHeaderBytes == 0 {
+		mine.MaxResponseHeaderBytes = 256 << 10
+	}
+	if mine.HTTP2 == nil {
+		// A connection of HTTP/2 outlives its requests' time-outs: one whose peer is
+		// gone would be used again.
+		mine.HTTP2 = &http.HTTP2Config{SendPingTimeout: c.Timeout, PingTimeout: c.Timeout}
+	}
 	guarded := mine.Clone()
 	guarded.Proxy = nil
 	guarded.DialContext = (&guard{c.Allow}).dial
@@ -45,15 +53,12 @@ func closeIdle(transport http.RoundTripper) {
 // defaultTransport is like http.DefaultTransport.
 func defaultTransport(c *PublisherConfig) *http.Transport {
 	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{}).DialContext,
-		ForceAttemptHTTP2:      true,
-		MaxIdleConns:           4 * c.Concurrency,
-		IdleConnTimeout:        90 * time.Second,
-		MaxResponseHeaderBytes: 256 << 10,
-		// A connection of HTTP/2 outlives its requests' time-outs: one whose peer is
-		// gone would be used again.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: c.Timeout, PingTimeout: c.Timeout},
+		Proxy:             http.ProxyFromEnvironment,
+		DialContext:       (&net.Dialer{}).DialContext,
+		ForceAttemptHTTP2: true,
+		TLSClientConfig:   c.TLS.Clone(),
+		MaxIdleConns:      4 * c.Concurrency,
+		IdleConnTimeout:   90 * time.Second,
 	}
 }
 

@@ -19,6 +19,11 @@ import (
 
 const userAgent = "outbox-webhook"
 
+// headerIdempotency is, without a value, sent nowhere and tells net/http that a request
+// may be repeated on another connection if the server has just closed that of the first,
+// since it was idle. An event has an id.
+const headerIdempotency = "Idempotency-Key"
+
 // target is where a request goes, and what it brings.
 type target struct {
 	by  http.RoundTripper
@@ -137,6 +142,9 @@ func (p *Publisher) post(ctx context.Context, to target, id string, r *Request) 
 	setHeaders(req.Header, r.Header)
 	if r.ContentType != "" {
 		req.Header.Set("Content-Type", r.ContentType)
+	}
+	if _, ok := req.Header[headerIdempotency]; !ok && p.config.Body == nil {
+		req.Header[headerIdempotency] = nil
 	}
 	p.keys.sign(req.Header, cloudevent.EscapeHeader(id), time.Now(), r.Body)
 	resp, err := to.by.RoundTrip(req)

@@ -95,9 +95,9 @@ func TestAServerThatCannotBeReachedIsNoMessagesFault(t *testing.T) {
 // Whose fault it is that a batch gets no answer shows when its members are alone.
 func TestTheMembersOfABatchWithoutAnswerAreSentAlone(t *testing.T) {
 	t.Parallel()
-	s := newSink(t, func(_ http.ResponseWriter, r posted) {
+	s := newSink(t, func(w http.ResponseWriter, r posted) {
 		if strings.Contains(r.body, `"id":"1"`) {
-			panic(http.ErrAbortHandler)
+			w.WriteHeader(http.StatusGatewayTimeout)
 		}
 	})
 	p := open(t, s.URL, &PublisherConfig{Mode: Batched, BatchSize: 3, Concurrency: 1})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -112,16 +111,11 @@ func stompConnection(c config.Broker, secure *tls.Config, logger *slog.Logger) s
 }
 
 func webhookConfig(c config.Broker, secure *tls.Config) *webhook.PublisherConfig {
-	w := &webhook.PublisherConfig{
+	return &webhook.PublisherConfig{
 		Mode:   map[string]webhook.Mode{"binary": webhook.Binary, "batched": webhook.Batched}[c.Mode],
 		Source: c.Source, Headers: c.RequestHeaders, Secrets: c.Secrets, Timeout: c.Timeout, Concurrency: c.Concurrency,
+		TLS: secure,
 	}
-	if transport, ok := http.DefaultTransport.(*http.Transport); ok && secure != nil {
-		transport = transport.Clone()
-		transport.TLSClientConfig = secure
-		w.Transport = transport
-	}
-	return w
 }
 
 func rabbitFault(url, exchange string) error {
