@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/outbox-go/outbox"
 )
@@ -12,12 +14,18 @@ import (
 // configured destination.
 const headerDestination = "stomp-destination"
 
+// maxDestination is what a header of a message may have, in bytes.
+const maxDestination = 8 << 10
+
 // topicPrefix is that of the STOMP destinations which are a topic.
 const topicPrefix = "/topic/"
 
 // setDestination sets the topic, and the STOMP destination where the topic does not
 // say it all.
 func (p *plan) setDestination(destination string) error {
+	if err := checkHeader(destination); err != nil {
+		return fmt.Errorf("Destination %.100q %w", destination, err)
+	}
 	name := destination
 	if strings.HasPrefix(name, "/") {
 		if strings.Count(name, "/") < 2 {
@@ -43,6 +51,19 @@ func (p *plan) setDestination(destination string) error {
 	p.topic = name + suffix
 	if destination != name && destination != topicPrefix+name {
 		p.headers = map[string]string{headerDestination: destination + suffix}
+	}
+	return nil
+}
+
+// checkHeader reports what keeps a destination, with any version, from being a header.
+func checkHeader(destination string) error {
+	switch i := strings.IndexFunc(destination, unicode.IsControl); {
+	case len(destination) > maxDestination-outbox.MaxTopic:
+		return fmt.Errorf("has %d bytes, at most %d are allowed", len(destination), maxDestination-outbox.MaxTopic)
+	case !utf8.ValidString(destination):
+		return errors.New("is not valid UTF-8")
+	case i >= 0:
+		return fmt.Errorf("has a control character at byte %d", i)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/outbox-go/outbox"
 )
@@ -49,7 +50,7 @@ func collect(t reflect.Type, index []int, seen map[reflect.Type]bool) []*field {
 		sf := t.Field(i)
 		at := append(slices.Clone(index), i)
 		name, options, _ := strings.Cut(sf.Tag.Get("json"), ",")
-		if strings.ContainsAny(name, "\"\\'`") {
+		if strings.ContainsFunc(name, notInName) {
 			name = "" // which encoding/json ignores
 		}
 		embedded := sf.Type
@@ -69,6 +70,11 @@ func collect(t reflect.Type, index []int, seen map[reflect.Type]bool) []*field {
 		}
 	}
 	return all
+}
+
+// notInName reports whether encoding/json would not have c in a name.
+func notInName(c rune) bool {
+	return !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("!#$%&()*+-./:;<=>?@[]^_{|}~ ", c)
 }
 
 func newField(sf reflect.StructField, name, options string, index []int) *field {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"runtime/debug"
 	"strings"
 
 	"github.com/outbox-go/outbox"
@@ -31,15 +32,10 @@ type plan struct {
 func (p *plan) event(ctx context.Context, pointer reflect.Value) (e outbox.Event, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &outbox.PanicError{Value: r}
+			err = &outbox.PanicError{Value: r, Stack: debug.Stack()}
 		}
 	}()
 	v := pointer.Elem()
-	if p.id != nil {
-		if id, ok := p.id.value(v); !ok || id.IsZero() {
-			return e, fmt.Errorf("field %s, the id, has its zero value: the value must be as the database has it", p.id.name)
-		}
-	}
 	e = outbox.Event{Topic: p.topic, Type: p.typeName, Version: p.version, Headers: maps.Clone(p.headers)}
 	if p.key != nil {
 		if e.Key, err = p.key.asText(v); err != nil {
@@ -54,6 +50,17 @@ func (p *plan) event(ctx context.Context, pointer reflect.Value) (e outbox.Event
 	}
 	e.Payload = json.RawMessage(spaced(body))
 	return e, err
+}
+
+// checkedEvent is event for a value whose id must not be zero, as it is until the
+// database's is known.
+func (p *plan) checkedEvent(ctx context.Context, pointer reflect.Value) (e outbox.Event, err error) {
+	if p.id != nil {
+		if id, ok := p.id.value(pointer.Elem()); !ok || id.IsZero() {
+			return e, fmt.Errorf("field %s, the id, has its zero value: the value must be as the database has it", p.id.name)
+		}
+	}
+	return p.event(ctx, pointer)
 }
 
 func (p *plan) body(v reflect.Value) ([]byte, error) {

@@ -68,7 +68,8 @@ type Config struct {
 
 	// ID is the JSON or Go name of the field that identifies a row. In the body it is
 	// called "id". Defaults to the field with the JSON name "id", else the Go field
-	// ID. A row whose id has its zero value is not published, but an error.
+	// ID. By Save, a value whose id has its zero value is not published, but an
+	// error: it was not read from the database.
 	ID string
 
 	// Key is the JSON or Go name of the field by which messages are ordered, as text.
@@ -85,9 +86,10 @@ type Model interface {
 	// On is the union of the operations that its configurations publish.
 	On() Op
 
-	// Events returns the events of values, which point to the published type: of
-	// each value one by each configuration for op. Where op is several operations,
-	// one that the configuration names is enough.
+	// Events returns the events of values, which point to the published type and are
+	// rows as the database has them: an id may be zero. Of each value there is one by
+	// each configuration for op. Where op is several operations, one that the
+	// configuration names is enough.
 	Events(ctx context.Context, op Op, values ...any) ([]outbox.Event, error)
 }
 
@@ -150,24 +152,36 @@ func (p *Publication[T]) On() Op { return p.on }
 
 // Events implements [Model].
 func (p *Publication[T]) Events(ctx context.Context, op Op, values ...any) ([]outbox.Event, error) {
+	pointers := make([]*T, len(values))
+	for i, value := range values {
+		v, ok := value.(*T)
+		if !ok {
+			return nil, fmt.Errorf("model: value %d is a %T: pass a *%s", i, value, p.GoType())
+		}
+		pointers[i] = v
+	}
+	return p.events(ctx, op, pointers, (*plan).event)
+}
+
+// events returns what event makes of each value by each plan for op.
+func (p *Publication[T]) events(ctx context.Context, op Op, values []*T, event func(*plan, context.Context, reflect.Value) (outbox.Event, error)) ([]outbox.Event, error) {
 	if p.on&op == 0 {
 		return nil, nil
 	}
 	events := make([]outbox.Event, 0, len(values)*len(p.plans))
-	for i, value := range values {
-		v, ok := value.(*T)
-		if !ok || v == nil {
-			return nil, fmt.Errorf("model: value %d is a %T: pass a *%s that is not nil", i, value, p.GoType())
+	for i, v := range values {
+		if v == nil {
+			return nil, fmt.Errorf("model: value %d is a *%s that is nil", i, p.GoType())
 		}
 		for _, plan := range p.plans {
 			if plan.on&op == 0 {
 				continue
 			}
-			event, err := plan.event(ctx, reflect.ValueOf(v))
+			e, err := event(plan, ctx, reflect.ValueOf(v))
 			if err != nil {
 				return nil, fmt.Errorf("model: %s for %s: %w", p.GoType(), plan.topic, err)
 			}
-			events = append(events, event)
+			events = append(events, e)
 		}
 	}
 	return events, nil

@@ -197,6 +197,21 @@ func TestBodyFollowsEncodingJSON(t *testing.T) {
 	if got := bodyOf(t, model.Config{Fields: []string{"note", "empty"}}, v); got != `{"id": "x-1", "note": "n"}` {
 		t.Errorf("with an embedded pointer the body is %s", got)
 	}
+	// Names are good or not as encoding/json has it.
+	type odd struct {
+		ID    int    `json:"id"`
+		Euro  string `json:"prix€"`
+		Quote string `json:"a'b"`
+		Slash string `json:"a/b é"`
+	}
+	o := &odd{1, "e", "q", "s"}
+	if got := bodyOf(t, model.Config{}, o); got != `{"id": 1, "Euro": "e", "Quote": "q", "a/b é": "s"}` {
+		t.Errorf("the body is %s", got)
+	}
+	events, err := publish[odd](t, model.Config{Destination: "x", Key: "Euro"}).Saved(o).Events(t.Context())
+	if err != nil || events[0].Key != "e" {
+		t.Errorf("the key is %q, error %v", events[0].Key, err)
+	}
 	// What is not selected is not encoded: it may not be encodable.
 	type cyclic struct {
 		ID   int     `json:"id"`
@@ -213,13 +228,18 @@ func TestBodyFollowsEncodingJSON(t *testing.T) {
 // TestBodyHasWhatEncodingJSONHas compares with the standard library, spaces aside.
 func TestBodyHasWhatEncodingJSONHas(t *testing.T) {
 	t.Parallel()
+	type left struct{ *extra }
+	type right struct{ *extra }
 	type model3 struct {
 		ID int `json:"id"`
 		rich
+		left // has what right has, so that neither is encoded
+		right
 	}
 	for _, v := range []*model3{
 		{ID: 4, rich: rich{Text: `,:"\`, Empty: "e", Zero: time.Unix(0, 0).UTC(), Other: map[string]string{":": ","}}},
 		{ID: 5, rich: rich{extra: &extra{Note: "n"}, Tags: map[string][]int{}}},
+		{ID: 6, left: left{&extra{Note: "l"}}, right: right{&extra{Note: "r"}}},
 	} {
 		want, err := outbox.JSON.Encode(v)
 		if err != nil {
@@ -302,6 +322,7 @@ func TestWhatCannotBePublishedIsAnError(t *testing.T) {
 		return publish[MyModel](t, model.Config{Destination: "x", Serializer: name}).Saved(one())
 	}
 	plain := publish[MyModel](t, model.Config{Destination: "x"})
+	var none *model.Publication[MyModel]
 	type infinite struct {
 		ID   int     `json:"id"`
 		Rate float64 `json:"rate"`
@@ -313,8 +334,10 @@ func TestWhatCannotBePublishedIsAnError(t *testing.T) {
 		{serializedBy("Panics"), []string{"panic: no luck"}},
 		{serializedBy("Raw"), []string{"returns []byte", "json.RawMessage"}},
 		{serializedBy("Unencodable"), []string{"serializer", "NaN"}},
-		{plain.Saved(one(), nil), []string{"value 1 is a *model_test.MyModel", "not nil"}},
+		{plain.Saved(one(), nil), []string{"value 1 is a *model_test.MyModel that is nil"}},
 		{plain.Saved(&MyModel{FieldOne: "no id"}), []string{"MyModel for x", "field id", "zero value"}},
+		{publish[MyModel](t, model.Config{Destination: "x", Serializer: "MySerializer"}).Saved(&MyModel{}), []string{"field id", "zero value"}},
+		{none.Saved(one()), []string{"publication of model_test.MyModel is nil", "model.Publish"}},
 		{publish[infinite](t, model.Config{Destination: "x"}).Saved(&infinite{1, math.Inf(1)}), []string{"field rate", "+Inf"}},
 	} {
 		events, err := c.change.Events(t.Context())
@@ -325,6 +348,15 @@ func TestWhatCannotBePublishedIsAnError(t *testing.T) {
 	}
 	if _, err := plain.Events(t.Context(), model.Saved, *one()); err == nil || !strings.Contains(err.Error(), "value 0 is a model_test.MyModel") {
 		t.Errorf("a value that is no pointer: %v", err)
+	}
+	_, err := serializedBy("Panics").Events(t.Context())
+	var caught *outbox.PanicError
+	if !errors.As(err, &caught) || !strings.Contains(string(caught.Stack), "Panics") {
+		t.Errorf("the error of a panic is %v, without its stack", err)
+	}
+	// A row of the database may have any id.
+	if events, err := plain.Events(t.Context(), model.Saved, &MyModel{}); err != nil || events[0].Key != "0" {
+		t.Errorf("a row with the id 0: %v", err)
 	}
 	// Without a need for it, the id may be anything.
 	free := model.Config{Destination: "x", Serializer: "MySerializer", Key: model.NoKey}
@@ -373,6 +405,9 @@ func TestFaultyConfigsAreRefused(t *testing.T) {
 		{model.Config{Destination: "/users"}, []string{`Destination "/users"`, "/topic/"}},
 		{model.Config{Destination: "/topic/"}, []string{`Destination "/topic/"`, "is empty"}},
 		{model.Config{Destination: strings.Repeat("x", 254), Version: "v1"}, []string{"Destination", "257 bytes"}},
+		{model.Config{Destination: "/queue/é\n/c"}, []string{`Destination "/queue/é\n/c"`, "control character at byte 9"}},
+		{model.Config{Destination: "/queue/\xff/c"}, []string{`Destination "/queue/\xff/c"`, "UTF-8"}},
+		{model.Config{Destination: "/queue/" + strings.Repeat("x", 8<<10) + "/c"}, []string{"Destination", "8201 bytes"}},
 		{model.Config{Destination: "x", Version: "v*"}, []string{`Version "v*"`, "'*'"}},
 		{model.Config{Destination: "x", Fields: []string{"field_one", "nme"}}, []string{`Fields "nme"`, "have id, field_one, field_two"}},
 		{model.Config{Destination: "x", Fields: []string{"FieldOne"}}, []string{`Fields "FieldOne"`}},

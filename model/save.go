@@ -2,15 +2,15 @@ package model
 
 import (
 	"context"
+	"fmt"
+	"reflect"
 
 	"github.com/outbox-go/outbox"
 )
 
 // Change is what became of some values; see [Save].
 type Change struct {
-	model  Model
-	op     Op
-	values []any
+	events func(ctx context.Context) ([]outbox.Event, error)
 }
 
 // Created says that values are new rows.
@@ -27,19 +27,20 @@ func (p *Publication[T]) Saved(values ...*T) Change { return p.change(Saved, val
 func (p *Publication[T]) Deleted(values ...*T) Change { return p.change(Deleted, values) }
 
 func (p *Publication[T]) change(op Op, values []*T) Change {
-	c := Change{model: p, op: op, values: make([]any, len(values))}
-	for i, v := range values {
-		c.values[i] = v
-	}
-	return c
+	return Change{func(ctx context.Context) ([]outbox.Event, error) {
+		if p == nil {
+			return nil, fmt.Errorf("model: the publication of %s is nil: call what model.Publish returns", reflect.TypeFor[T]())
+		}
+		return p.events(ctx, op, values, (*plan).checkedEvent)
+	}}
 }
 
 // Events returns the events of the change, of the values as they are now.
 func (c Change) Events(ctx context.Context) ([]outbox.Event, error) {
-	if c.model == nil {
+	if c.events == nil {
 		return nil, nil
 	}
-	return c.model.Events(ctx, c.op, c.values...)
+	return c.events(ctx)
 }
 
 // Save runs save, which writes in tx, and emits the events of the changes in the same

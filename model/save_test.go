@@ -14,11 +14,13 @@ import (
 
 func TestSaveEmitsInTheTransaction(t *testing.T) {
 	t.Parallel()
-	rec := outboxtest.NewRecorder[*sql.Tx](nil)
-	ob := outbox.New(rec)
+	rec := inserted{Recorder: outboxtest.NewRecorder[*sql.Tx](nil)}
+	ob := outbox.New(&rec)
 	p := publish[MyModel](t, model.Config{Destination: "/topic/my_route_key", Version: "v1"})
+	var mine *sql.Tx
 	v, other := &MyModel{}, &MyModel{ID: 2}
 	err := ob.InTx(t.Context(), func(tx *sql.Tx) error {
+		mine = tx
 		return model.Save(t.Context(), ob, tx, func() error {
 			*v = *one() // as the database gave it
 			return nil
@@ -26,6 +28,9 @@ func TestSaveEmitsInTheTransaction(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(rec.txs) != 1 || rec.txs[0] != mine {
+		t.Errorf("the messages went into %v, want one INSERT in %p", rec.txs, mine)
 	}
 	msgs := rec.All()
 	if len(msgs) != 2 {
@@ -35,6 +40,17 @@ func TestSaveEmitsInTheTransaction(t *testing.T) {
 		msgs[0].Version != "v1" || msgs[0].Type != "MyModel" || msgs[0].ContentType != outbox.ContentTypeJSON {
 		t.Errorf("the message is %+v with %s", msgs[0], got)
 	}
+}
+
+// inserted knows the transactions in which messages were written.
+type inserted struct {
+	*outboxtest.Recorder[*sql.Tx]
+	txs []*sql.Tx
+}
+
+func (i *inserted) Insert(ctx context.Context, tx *sql.Tx, msgs []outbox.Message) error {
+	i.txs = append(i.txs, tx)
+	return i.Recorder.Insert(ctx, tx, msgs)
 }
 
 func TestSaveEmitsNothingWhenItFails(t *testing.T) {
