@@ -23,6 +23,12 @@ type ReceiverConfig struct {
 	// Defaults to 1,000; 1 to 10,000.
 	MaxBatch int
 
+	// MaxWaiting is how many requests may wait for their turn, in memory, up to Timeout;
+	// others get 503 at once. A [Publisher] that gets one stops for a while, so it
+	// should be more than the requests at once of all senders, less the worker's
+	// Prefetch. Defaults to the Prefetch or 100, whichever is more; 1 to 100,000.
+	MaxWaiting int
+
 	// Timeout is how long the worker may take for the events of a request, the wait
 	// for their turn included. Then the answer is 503, which counts as an attempt if
 	// the worker has one of them, and what the worker still does with them counts only
@@ -65,7 +71,8 @@ type ReceiverConfig struct {
 // So a subscription's RetryDelays have no meaning, and Queue is but the name that a
 // worker's inbox knows it by; InOrder and DeadLetters are refused. One Subscribe runs at a time, and before the first and between them
 // the answer is 503. Subscription.Prefetch bounds the events that the worker has at
-// once; as many requests may wait for their turn, and the others get 503.
+// once; ReceiverConfig.MaxWaiting requests may wait for their turn, and the others
+// get 503.
 //
 // It is the sender that counts the attempts and keeps what is dead. So a message
 // has no Failure, and each attempt is the first to the worker: of its Retries the
@@ -130,6 +137,9 @@ func (c *ReceiverConfig) validate() []error {
 	}
 	if c.MaxBatch < 1 || c.MaxBatch > 10000 {
 		fault("MaxBatch is %d, want 1 to 10000", c.MaxBatch)
+	}
+	if c.MaxWaiting < 0 || c.MaxWaiting > 100_000 {
+		fault("MaxWaiting is %d, want 1 to 100000, or 0 for the default", c.MaxWaiting)
 	}
 	if c.Timeout < time.Millisecond {
 		fault("Timeout is %v, want 1ms or more", c.Timeout)

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ type subscription struct {
 	outbox.Subscription
 	slots    chan struct{}         // one token for each message that is not settled
 	waiting  atomic.Int64          // requests that wait for a slot
+	mayWait  int64                 // so many of them
 	incoming chan *outbox.Received // not buffered: what is sent has been taken
 	stopped  chan struct{}         // closed when nothing is taken any more
 }
@@ -38,6 +40,7 @@ func (r *Receiver) Subscribe(ctx context.Context, s outbox.Subscription, ready f
 	run := &subscription{
 		Subscription: s,
 		slots:        make(chan struct{}, s.Prefetch),
+		mayWait:      int64(cmp.Or(r.config.MaxWaiting, max(100, s.Prefetch))),
 		incoming:     make(chan *outbox.Received),
 		stopped:      make(chan struct{}),
 	}
@@ -140,7 +143,7 @@ func (s *subscription) acquire(ctx context.Context) bool {
 		return true
 	default:
 	}
-	if s.waiting.Add(1) > int64(cap(s.slots)) {
+	if waiting := s.waiting.Add(1); waiting > s.mayWait {
 		s.waiting.Add(-1)
 		return false
 	}

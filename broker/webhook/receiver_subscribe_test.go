@@ -61,7 +61,7 @@ func TestOneSubscriptionAtATime(t *testing.T) {
 // and what comes now, is told to come again.
 func TestStopWaitsForSettlements(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, nil)
+	b := newBed(t, &webhook.ReceiverConfig{MaxWaiting: 1})
 	s := b.subscribe(1, nil)
 	running := b.posting(structured, event("1", "a"))
 	m := s.next()
@@ -125,11 +125,30 @@ func TestCloseEndsTheWaitForSettlements(t *testing.T) {
 	}
 }
 
-// TestPrefetchBoundsWhatIsPassedOn: as many may wait, in their order, and no more.
+// TestMoreThanThePrefetchMayWait: a busy worker is no reason to send senders away, who
+// would take the server for unavailable.
+func TestMoreThanThePrefetchMayWait(t *testing.T) {
+	t.Parallel()
+	const senders = 50
+	b := newBed(t, nil)
+	s := b.subscribe(1, nil)
+	var answers []<-chan response
+	for range senders {
+		answers = append(answers, b.posting(structured, event("1", "a")))
+	}
+	for range senders {
+		settling(t, ack)(s.next())
+	}
+	for _, answer := range answers {
+		wantStatus(t, await(t, "the answer", answer), 204)
+	}
+}
+
+// TestPrefetchBoundsWhatIsPassedOn: MaxWaiting requests may wait, and no more.
 func TestPrefetchBoundsWhatIsPassedOn(t *testing.T) {
 	t.Parallel()
 	const prefetch = 2
-	b := newBed(t, nil)
+	b := newBed(t, &webhook.ReceiverConfig{MaxWaiting: prefetch})
 	s := b.subscribe(prefetch, nil)
 	var answers []<-chan response
 	for range prefetch {
