@@ -56,19 +56,23 @@ becomes of the message:
 --exec with --lines starts --processes of them, which run on. Each gets messages as lines of JSON, with "id",
 "topic", "key", "tenant", "type", "version", "content_type", "created_at", "attempt", "correlation_id", "queue",
 "reason", "headers" and "payload" (JSON, or text as a string) or "payload_base64", several before the first is
-answered: --concurrency of them. It answers each, in any order, by a line on standard output, flushed:
+answered: --concurrency of them. A message whose id is empty, or not UTF-8, has another one there, made for
+this delivery. It answers each, in any order, by a line on standard output of up to 64 KiB, flushed:
 
   {"id": "...", "ack": true}
   {"id": "...", "retry": "10s", "reason": "busy"}     or "retry": true, by --retries
   {"id": "...", "reject": "no such user"}
 
 A process that ends fails the messages that it has not answered, an attempt for each, and is started again,
-later and later; an answer that cannot be understood fails its message, and one for a message that the
-process does not have changes nothing. All are logged. At the end of its input a process is to end.
+later and later; one that closes its standard output is ended. An answer that cannot be understood fails its
+message, and one for a message that the process does not have changes nothing. All are logged, of such
+answers the first, second, fourth and so on of a process. At the end of its input a process is to end.
 
 A process that takes longer than --timeout, with --lines for one message from when it was handed over, gets
-SIGTERM and, 3s later, SIGKILL, with all that it has started; its messages have failed. So it is when the
-worker stops and --shutdown-timeout has passed, but then the messages go back, and it was no attempt.
+SIGTERM and, 3s later, SIGKILL, with all that it has started in its process group: not what has left that, by
+setsid or as a daemon. Its messages have failed. So it is when the worker stops and --shutdown-timeout has
+passed, but then the messages go back, and it was no attempt. What a program leaves running in the background
+when it exits by itself goes on, and the message is done.
 
 --forward URL posts each message as a CloudEvent; broker.mode, source, request_headers and secrets say how.
 2xx: it is done. 400, 413, 415 and 422: it is rejected. All else: it failed; a Retry-After says when it is

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/outbox-go/outbox/worker"
@@ -13,18 +14,19 @@ import (
 // maxAnswer bounds the line of an answer.
 const maxAnswer = 64 << 10
 
-// answer is what a program says of a message.
+// answer is what a program says of a message. What is null is not there.
 type answer struct {
-	ID     *string         `json:"id"`
-	Ack    json.RawMessage `json:"ack"`
-	Retry  json.RawMessage `json:"retry"`
-	Reject json.RawMessage `json:"reject"`
-	Reason string          `json:"reason"`
+	ID     *string `json:"id"`
+	Ack    any     `json:"ack"`
+	Retry  any     `json:"retry"`
+	Reject any     `json:"reject"`
+	Reason string  `json:"reason"`
 }
 
 var (
 	errNoAnswer = errors.New(`is no object with "id" and one of "ack", "retry" and "reject"`)
 	errBadRetry = errors.New(`has a "retry" that is neither true nor a duration such as "10s"`)
+	errTooLong  = fmt.Errorf("is longer than %d KiB", maxAnswer>>10)
 )
 
 // parseAnswer returns the id of the message, nil if there is none to be found, and
@@ -34,44 +36,85 @@ func parseAnswer(line []byte) (id *string, outcome, fault error) {
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	decoder.DisallowUnknownFields()
 	err := decoder.Decode(&a)
-	if err != nil || a.ID == nil || decoder.More() {
+	if a.ID == nil {
+		a.ID = idIn(line)
+	}
+	switch {
+	case len(line) > maxAnswer:
+		return a.ID, nil, errTooLong
+	case err != nil || a.ID == nil || decoder.More():
 		return a.ID, nil, errNoAnswer
 	}
+	outcome, fault = a.outcome()
+	return a.ID, outcome, fault
+}
+
+// outcome returns the error of the message's handler, and what is wrong with the
+// answer.
+func (a *answer) outcome() (outcome, fault error) {
 	given := 0
-	for _, word := range []json.RawMessage{a.Ack, a.Retry, a.Reject} {
+	for _, word := range []any{a.Ack, a.Retry, a.Reject} {
 		if word != nil {
 			given++
 		}
 	}
-	isTrue := func(word json.RawMessage) bool { return string(word) == "true" }
-	var text string
+	const again = "the program asks for another attempt"
+	text, isText := a.Reject.(string)
 	switch {
 	case given != 1:
-		return a.ID, nil, errNoAnswer
-	case isTrue(a.Ack):
-		return a.ID, nil, nil
-	case isTrue(a.Retry):
-		return a.ID, worker.Retry(a.because("the program asks for another attempt")), nil
-	case a.Retry != nil && json.Unmarshal(a.Retry, &text) == nil:
-		delay, err := time.ParseDuration(text)
+		return nil, errNoAnswer
+	case a.Ack == true:
+		return nil, nil
+	case a.Retry == true:
+		return worker.Retry(a.because(again)), nil
+	case a.Retry != nil:
+		wait, _ := a.Retry.(string)
+		delay, err := time.ParseDuration(wait)
 		if err != nil || delay < 0 {
-			return a.ID, nil, errBadRetry
+			return nil, errBadRetry
 		}
-		return a.ID, worker.RetryAfter(delay, a.because("the program asks for another attempt")), nil
-	case isTrue(a.Reject):
-		return a.ID, worker.Abort(a.because("the program rejects it")), nil
-	case a.Reject != nil && json.Unmarshal(a.Reject, &text) == nil:
-		return a.ID, worker.Abort(a.because(text)), nil
+		return worker.RetryAfter(delay, a.because(again)), nil
+	case a.Reject == true, isText && text == "":
+		return worker.Abort(a.because("the program rejects it")), nil
+	case isText:
+		return worker.Abort(a.because(text)), nil
 	}
-	return a.ID, nil, errNoAnswer
+	return nil, errNoAnswer
+}
+
+// idIn returns the id that a line begins to answer for, if it can be read so far.
+func idIn(line []byte) *string {
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	if begin, err := decoder.Token(); err != nil || begin != json.Delim('{') {
+		return nil
+	}
+	for {
+		name, err := decoder.Token()
+		if err != nil {
+			return nil
+		}
+		var value json.RawMessage
+		if decoder.Decode(&value) != nil {
+			return nil
+		}
+		var id *string
+		if text, ok := name.(string); ok && strings.EqualFold(text, "id") && json.Unmarshal(value, &id) == nil {
+			return id
+		}
+	}
 }
 
 // because returns the reason that the program gives, or else.
 func (a *answer) because(otherwise string) error {
 	if a.Reason == "" {
-		return errors.New(otherwise)
+		return errors.New(bounded(otherwise))
 	}
-	return errors.New(a.Reason)
+	return errors.New(bounded(a.Reason))
+}
+
+// bounded returns the beginning of a text that is too long for a reason.
+func bounded(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxReason)], "")
 }
 
 // badAnswer is why a message failed of which the answer cannot be read.

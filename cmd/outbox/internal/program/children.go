@@ -69,16 +69,17 @@ func (c *Children) start(cmd *exec.Cmd) (*process, error) {
 }
 
 // end asks the process and all that it has started to end, and makes them after a
-// while. It does not wait.
-func (p *process) end() {
+// while. It does not wait, and reports whether there is something to end.
+func (p *process) end() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended || p.gone {
-		return
+		return false
 	}
 	p.ended = true
 	terminateGroup(p.cmd)
 	p.last = time.AfterFunc(grace, func() { killGroup(p.cmd) })
+	return true
 }
 
 // wait waits until the process has ended.

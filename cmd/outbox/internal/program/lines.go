@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"sync"
 	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
 
 	"github.com/outbox-go/outbox/worker"
 )
@@ -38,10 +42,12 @@ type Lines struct {
 // speaker is a process that runs.
 type speaker struct {
 	process *process
+	said    *tail // on standard error, since it has answered a message
 	in      io.WriteCloser
 	writing sync.Mutex
 	calls   map[string]*call // unanswered, by the id of the message
 	spoke   bool             // it has answered a message
+	faults  int              // how many answers could not be used
 	leaving bool             // it is to end, and gets no message any more
 }
 
@@ -69,44 +75,58 @@ func (l *Lines) Close() {
 }
 
 // Handle gives a message to the process that has the fewest, and waits for the
-// answer. A message whose id is with a process already waits for that one.
+// answer. A message whose id is with a process already waits for that one. One whose
+// id is empty, or not UTF-8 and so nothing that JSON can have, gets another.
 func (l *Lines) Handle(ctx context.Context, d *worker.Delivery[[]byte]) error {
-	line, err := encode(d)
+	id := d.ID
+	if id == "" || !utf8.ValidString(id) {
+		id = uuid.NewString()
+	}
+	line, err := encode(id, d)
 	if err != nil {
 		return err
 	}
 	for {
-		s, c, wait := l.take(d.ID)
-		if s != nil {
-			return l.ask(ctx, s, c, line)
+		t := l.take(id)
+		if t.speaker != nil {
+			return l.ask(ctx, t.speaker, t.call, line)
 		}
 		select {
-		case <-wait:
+		case <-t.wait:
 		case <-ctx.Done():
-			return fmt.Errorf("no process was there to take it: %w", context.Cause(ctx))
+			return fmt.Errorf("%s: %w", t.reason, context.Cause(ctx))
 		}
 	}
 }
 
-// take chooses the process for a message, or returns what to wait for.
-func (l *Lines) take(id string) (*speaker, *call, <-chan struct{}) {
+// taken is the process that was chosen for a message, with the call, or what to wait
+// for, and why.
+type taken struct {
+	speaker *speaker
+	call    *call
+	wait    <-chan struct{}
+	reason  string
+}
+
+// take chooses the process for a message.
+func (l *Lines) take(id string) taken {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var best *speaker
 	for _, s := range l.speakers {
 		if c := s.calls[id]; c != nil {
-			return nil, nil, c.done
+			return taken{wait: c.done, reason: "another delivery of it is still being handled"}
 		}
 		if !s.leaving && (best == nil || len(s.calls) < len(best.calls)) {
 			best = s
 		}
 	}
 	if best == nil {
-		return nil, nil, l.changed
+		return taken{wait: l.changed, reason: "no process was there to take it"}
 	}
 	c := &call{done: make(chan struct{})}
 	best.calls[id] = c
-	return best, c, nil
+	return taken{speaker: best, call: c}
 }
 
 // ask writes the line of a message and waits for its answer, which the end of the
@@ -157,37 +177,52 @@ var errEnded = errors.New("it ended by itself")
 // run runs one process until it ends, and says why, and whether it has answered
 // anything.
 func (l *Lines) run(ctx context.Context) (spoke bool, err error) {
-	said := &tail{to: l.config.Stderr}
-	s := &speaker{calls: map[string]*call{}}
-	cmd := l.config.command(said)
-	cmd.Stdout = &lineWriter{take: func(line []byte) { l.answered(s, line) }}
+	s := &speaker{calls: map[string]*call{}, said: &tail{to: l.config.Stderr}}
+	cmd := l.config.command(s.said)
+	cmd.Stdout = &lineWriter{take: func(line []byte) { l.answered(s, line) }, ended: func() { l.silent(s) }}
 	if s.in, err = cmd.StdinPipe(); err != nil {
 		return false, err
 	}
-	if s.process, err = l.config.Children.start(cmd); err != nil {
+	if err = l.start(s, cmd); err != nil {
 		return false, err
 	}
-	l.add(s)
 	defer context.AfterFunc(ctx, func() {
 		_ = s.in.Close()
-		time.AfterFunc(grace, s.process.end) // does nothing when it has ended
+		time.AfterFunc(grace, func() { s.process.end() }) // does nothing when it has ended
 	})()
 	if err = s.process.wait(); err == nil {
 		err = errEnded
 	}
-	err = said.because(err)
+	err = s.said.because(err)
 	if n := l.remove(s, fmt.Errorf("the program ended without an answer: %w", err)); n > 0 {
 		l.config.Logger.Warn("program ended without answers", "messages", n)
 	}
 	return s.spoke, err
 }
 
-func (l *Lines) add(s *speaker) {
+// start starts the process. It is among the others before it can be heard.
+func (l *Lines) start(s *speaker, cmd *exec.Cmd) (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if s.process, err = l.config.Children.start(cmd); err != nil {
+		return err
+	}
 	l.speakers = append(l.speakers, s)
 	close(l.changed)
 	l.changed = make(chan struct{})
+	return nil
+}
+
+// silent ends a process that can answer no more, unless that is since it ends.
+func (l *Lines) silent(s *speaker) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.leaving = true
+	time.AfterFunc(outputDelay, func() {
+		if s.process.end() {
+			l.config.Logger.Warn("ending a program that has closed its standard output", "pid", s.process.cmd.Process.Pid)
+		}
+	})
 }
 
 // remove fails the messages that are unanswered, and returns how many those are.
@@ -226,30 +261,58 @@ func (l *Lines) answered(s *speaker, line []byte) {
 		outcome = badAnswer(fault)
 	}
 	if fault != nil {
-		l.config.Logger.Warn("answer of the program not understood", "bytes", len(line), "fault", fault)
+		l.complain(s, id, fault)
 	}
 	if c != nil {
 		delete(s.calls, *id)
 		s.spoke = s.spoke || fault == nil
+		s.said.forget()
 		c.outcome = outcome
 		close(c.done)
 	}
 }
 
+// complain logs an answer that cannot be used: of a process the first, second, fourth
+// and so on, since one that writes other things there may write a lot of them.
+func (l *Lines) complain(s *speaker, id *string, fault error) {
+	if s.faults++; s.faults&(s.faults-1) != 0 {
+		return
+	}
+	var of string
+	if id != nil {
+		of = bounded(*id)
+	}
+	l.config.Logger.Warn("answer of the program not understood", "pid", s.process.cmd.Process.Pid, "id", of, "fault", fault, "times", s.faults)
+}
+
 // lineWriter takes what is written apart. Of a line that is too long the beginning
-// counts.
+// counts, with one byte too many.
 type lineWriter struct {
-	take func(line []byte)
-	line []byte
+	take  func(line []byte)
+	ended func() // there will be no more
+	line  []byte
 }
 
 func (w *lineWriter) Write(b []byte) (int, error) {
 	for piece := range bytes.Lines(b) {
-		w.line = append(w.line, piece[:min(len(piece), maxAnswer-min(len(w.line), maxAnswer))]...)
-		if piece[len(piece)-1] == '\n' {
+		end := piece[len(piece)-1] == '\n'
+		piece = bytes.TrimSuffix(piece, []byte("\n"))
+		w.line = append(w.line, piece[:min(len(piece), maxAnswer+1-len(w.line))]...)
+		if end {
 			w.take(w.line)
 			w.line = w.line[:0]
 		}
 	}
 	return len(b), nil
+}
+
+// ReadFrom is what os/exec copies the output by: so its end is noticed, and the last
+// line counts without its line feed.
+func (w *lineWriter) ReadFrom(r io.Reader) (int64, error) {
+	n, err := io.Copy(struct{ io.Writer }{w}, r)
+	if len(w.line) > 0 {
+		w.take(w.line)
+	}
+	w.ended()
+	return n, err
 }

@@ -58,6 +58,13 @@ func speak(file string) {
 		case "exit":
 			fmt.Fprintln(os.Stderr, "out of luck")
 			os.Exit(3)
+		case "last":
+			fmt.Printf(`{"id":%q,"ack":true}`, m.ID)
+			os.Exit(0)
+		case "grumble":
+			fmt.Fprintln(os.Stderr, "grumble")
+		case "quit":
+			os.Exit(4)
 		case "close":
 			_ = os.Stdout.Close()
 		case "echo":
@@ -102,6 +109,12 @@ func TestAnswersSayWhatBecomesOfTheMessage(t *testing.T) {
 		{`say {"id":"ID","retry":"90s","reason":"busy"}`, outbox.Retry, "busy", 90 * time.Second},
 		{`say {"id":"ID","retry":true}`, outbox.Retry, "the program asks for another attempt", time.Second},
 		{`say {"id":"ID","reject":"no such user"}`, outbox.DeadLetter, "no such user", 0},
+		{`say {"id":"ID","reject":""}`, outbox.DeadLetter, "the program rejects it", 0},
+		{`say {"id":"ID","ack":true,"retry":null,"reject":null,"reason":null}`, outbox.Ack, "", 0},
+		{`say {"id":"ID","reject":true,"reason":"` + strings.Repeat("é", maxReason) + `"}`, outbox.DeadLetter, strings.Repeat("é", maxReason/2), 0},
+		{`say {"id":"ID","reject":"` + strings.Repeat("x", 2*maxAnswer) + `"}`, outbox.Retry, "the program's answer is longer than 64 KiB", time.Second},
+		{`say {"id":"ID","ack":tru`, outbox.Retry, "the program's answer " + errNoAnswer.Error(), time.Second},
+		{`say {"id":"ID","retry":10}`, outbox.Retry, "the program's answer " + errBadRetry.Error(), time.Second},
 		{`say {"id":"ID","reject":true,"reason":"no such user"}`, outbox.DeadLetter, "no such user", 0},
 		{`say {"id":"ID"}`, outbox.Retry, "the program's answer " + errNoAnswer.Error(), time.Second},
 		{`say {"id":"ID","ack":false}`, outbox.Retry, "the program's answer " + errNoAnswer.Error(), time.Second},
@@ -114,8 +127,9 @@ func TestAnswersSayWhatBecomesOfTheMessage(t *testing.T) {
 			t.Errorf("%s: %v after %v, want %v %q", tc.text, got, got.Delay, tc.outcome, tc.reason)
 		}
 	}
-	if n := strings.Count(log.String(), "answer of the program not understood"); n != 5 {
-		t.Errorf("%d warnings, want one of each bad answer:\n%s", n, log)
+	// Of the eight bad ones.
+	if n := strings.Count(log.String(), "answer of the program not understood"); n != 4 || !strings.Contains(log.String(), "id=7") || !strings.Contains(log.String(), "times=8") {
+		t.Errorf("%d warnings, want the first, second, fourth and eighth:\n%s", n, log)
 	}
 }
 
@@ -132,8 +146,14 @@ func TestLineHasTheMessage(t *testing.T) {
 			t.Errorf("the line is %v, want %s in it", err, want)
 		}
 	}
-	for payload, want := range map[string]string{"{\"n\": 1,\n\"m\": [2]}": `"payload":{"n":1,"m":[2]}}`, "x": `"payload":"x"}`, "\xff": `"payload_base64":"/w=="}`} {
-		line, err := encode(delivery("7", payload))
+	for payload, want := range map[string]string{
+		"{\"n\": 1,\n\"m\": [2]}": `"payload":{"n":1,"m":[2]}}`,
+		"x":                       `"payload":"x"}`,
+		"\xff":                    `"payload_base64":"/w=="}`,
+		"\"\xff\"":                `"payload_base64":"Iv8i"}`, // JSON but for its encoding
+		"a\x00":                   `"payload_base64":"YQA="}`,
+	} {
+		line, err := encode("7", delivery("7", payload))
 		if err != nil || !strings.HasSuffix(string(line), want+"\n") || strings.Count(string(line), "\n") != 1 {
 			t.Errorf("%q is %s, %v, want %s", payload, line, err, want)
 		}
@@ -173,11 +193,11 @@ func (l *Lines) unanswered() (n int) {
 	return n
 }
 
-// TestProgramThatSettlesNothing: whether it is silent, has closed its standard output
-// or answers for another message, it is ended when the time of the message is over.
+// TestProgramThatSettlesNothing: whether it is silent or answers for another message,
+// it is ended when the time of the message is over.
 func TestProgramThatSettlesNothing(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{"silent", "close", `say {"id":"other","ack":true}`, "say nonsense"} {
+	for _, text := range []string{"silent", `say {"id":"other","ack":true}`, "say nonsense"} {
 		t.Run(text, func(t *testing.T) {
 			t.Parallel()
 			l, file, log := startSpeakers(t, 1)
@@ -248,6 +268,133 @@ func TestOneIDTwice(t *testing.T) {
 	both.Wait()
 }
 
+// TestTwinSaysWhatItWaitsFor: not that there is no process.
+func TestTwinSaysWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	l, _, _ := startSpeakers(t, 1)
+	first, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.Handle(first, textDelivery("1", "silent")) }()
+	await(t, "the message to be with the program", func() bool { return l.unanswered() == 1 })
+	over, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("the time is over"))
+	const want = "another delivery of it is still being handled: the time is over"
+	if err := l.Handle(over, textDelivery("1", "silent")); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	stop()
+	<-ended
+}
+
+// TestMessagesThatHaveNoID: they are none of them another's twin, and can be answered.
+func TestMessagesThatHaveNoID(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"", "\xff"} {
+		l, _, _ := startSpeakers(t, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		var held sync.WaitGroup
+		for range 3 {
+			held.Go(func() { _ = l.Handle(ctx, textDelivery(id, "silent")) })
+		}
+		await(t, "all to be with the program", func() bool { return l.unanswered() == 3 })
+		if err := l.Handle(t.Context(), textDelivery(id, "ack")); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		held.Wait()
+	}
+}
+
+// TestLastAnswerNeedsNoLineFeed: the end of the output ends the line.
+func TestLastAnswerNeedsNoLineFeed(t *testing.T) {
+	t.Parallel()
+	l, _, _ := startSpeakers(t, 1)
+	if err := l.Handle(t.Context(), textDelivery("1", "last")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestProgramThatCannotBeSpokenWith is ended at once, and another is started.
+func TestProgramThatCannotBeSpokenWith(t *testing.T) {
+	t.Parallel()
+	t.Run("it has closed its standard output", func(t *testing.T) {
+		t.Parallel()
+		l, file, log := startSpeakers(t, 1)
+		if got := judge(t, l.Handle(t.Context(), textDelivery("1", "close"))); got.Outcome != outbox.Retry || !strings.Contains(got.Failure.Reason, "signal: terminated") {
+			t.Errorf("got %v", got)
+		}
+		pidsIn(t, file, 2)
+		if !strings.Contains(log.String(), "has closed its standard output") {
+			t.Errorf("no warning:\n%s", log)
+		}
+	})
+	t.Run("it has closed its standard input", func(t *testing.T) {
+		t.Parallel()
+		file := filepath.Join(t.TempDir(), "pids")
+		c, _, _ := shell(`exec 0<&-; echo $$ >> ` + file + `; sleep 1000`)
+		l := StartLines(c, 1)
+		defer l.Close()
+		pidsIn(t, file, 1)
+		ctx, cancel := context.WithTimeoutCause(t.Context(), patience, errors.New("the time is over"))
+		defer cancel()
+		err := l.Handle(ctx, delivery("1", "1"))
+		if got := judge(t, err); ctx.Err() != nil || got.Outcome != outbox.Retry || !strings.Contains(got.Failure.Reason, "signal: terminated") {
+			t.Errorf("got %v, %v", got, ctx.Err())
+		}
+	})
+}
+
+// TestLeavingProcessGetsNothing: others do.
+func TestLeavingProcessGetsNothing(t *testing.T) {
+	t.Parallel()
+	leaving, other := &speaker{leaving: true, calls: map[string]*call{}}, &speaker{calls: map[string]*call{"1": {}}}
+	l := &Lines{speakers: []*speaker{leaving, other}, changed: make(chan struct{})}
+	if got := l.take("2"); got.speaker != other {
+		t.Errorf("it is with %+v", got)
+	}
+	other.leaving = true
+	if got := l.take("3"); got.speaker != nil || got.wait != (<-chan struct{})(l.changed) {
+		t.Errorf("it is with %+v, want a wait for another process", got)
+	}
+}
+
+// TestReasonIsNotThatOfAnotherMessage: what was said before an answer is no reason for
+// what comes later.
+func TestReasonIsNotThatOfAnotherMessage(t *testing.T) {
+	t.Parallel()
+	l, _, log := startSpeakers(t, 1)
+	outcomes := make(chan error, 2)
+	go func() { outcomes <- l.Handle(t.Context(), textDelivery("1", "grumble")) }()
+	await(t, "the line", func() bool { return strings.Contains(log.String(), "grumble") })
+	go func() { outcomes <- l.Handle(t.Context(), textDelivery("2", `say {"id":"1","ack":true}`)) }()
+	if err := <-outcomes; err != nil {
+		t.Errorf("the first: %v", err)
+	}
+	for _, err := range []error{l.Handle(t.Context(), textDelivery("3", "quit")), <-outcomes} {
+		if err == nil || err.Error() != "the program ended without an answer: exit status 4" {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// TestProgramThatHasAnsweredIsBackSoon: the wait does not grow.
+func TestProgramThatHasAnsweredIsBackSoon(t *testing.T) {
+	t.Parallel()
+	l, _, log := startSpeakers(t, 1)
+	for range 3 {
+		if err := l.Handle(t.Context(), textDelivery("1", "ack")); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Handle(t.Context(), textDelivery("2", "quit")); err == nil {
+			t.Fatal("no error of a program that has ended")
+		}
+	}
+	await(t, "three restarts", func() bool { return strings.Count(log.String(), "restart_in=") >= 3 })
+	if n := strings.Count(log.String(), "restart_in=100ms"); n != 3 {
+		t.Errorf("the log is\n%s", log)
+	}
+}
+
 // TestProgramThatCannotRun: messages wait for it as long as they have time.
 func TestProgramThatCannotRun(t *testing.T) {
 	t.Parallel()
@@ -298,7 +445,7 @@ func TestLinesOfAnswersAreBounded(t *testing.T) {
 		t.Errorf("%d bytes are kept", cap(w.line))
 	}
 	_, _ = w.Write([]byte("\nab\nc"))
-	if fmt.Sprint(got) != fmt.Sprint([]int{maxAnswer, 3}) {
+	if fmt.Sprint(got) != fmt.Sprint([]int{maxAnswer + 1, 2}) {
 		t.Errorf("the lines have %v bytes", got)
 	}
 }

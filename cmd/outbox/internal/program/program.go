@@ -59,7 +59,7 @@ func (c *Config) Handle(ctx context.Context, d *worker.Delivery[[]byte]) error {
 	if err != nil {
 		return fmt.Errorf("start the program: %w", err)
 	}
-	stop := context.AfterFunc(ctx, p.end)
+	stop := context.AfterFunc(ctx, func() { p.end() })
 	defer stop()
 	if err = p.wait(); err == nil {
 		return nil

@@ -118,7 +118,6 @@ func TestExitCodeSaysWhatBecomesOfTheMessage(t *testing.T) {
 	}{
 		{"exit 0", outbox.Ack, ""},
 		{"echo x >&2", outbox.Ack, ""},
-		{"sleep 60 >/dev/null & echo later", outbox.Ack, ""}, // with our standard error open
 		{"echo first >&2; echo; echo ' no such user ' >&2; echo >&2; exit 65", outbox.DeadLetter, "exit status 65: no such user"},
 		{"printf busy >&2; exit 75", outbox.Retry, "exit status 75: busy"},
 		{"exit 1", outbox.Retry, "exit status 1"},
@@ -140,6 +139,25 @@ func TestExitCodeSaysWhatBecomesOfTheMessage(t *testing.T) {
 	c.Path = "/does/not/exist"
 	if err := c.Handle(t.Context(), delivery("1", "")); err == nil || judge(t, err).Outcome != outbox.Retry {
 		t.Errorf("a program that is not there: %v", err)
+	}
+}
+
+// TestBackgroundChildIsNotWaitedFor: nor ended, though it has our standard error open.
+func TestBackgroundChildIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "pids")
+	c, _, _ := shell(`sleep 1000 >/dev/null & echo $! > ` + file)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Handle(t.Context(), delivery("1", "")) }()
+	pid := pidsIn(t, file, 1)[0]
+	defer func() { _ = syscall.Kill(pid, syscall.SIGKILL) }()
+	select {
+	case err := <-ended:
+		if err != nil || gone(pid) {
+			t.Errorf("got %v, and the child is gone: %t", err, gone(pid))
+		}
+	case <-time.After(patience):
+		t.Error("it is waited for")
 	}
 }
 

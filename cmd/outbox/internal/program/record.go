@@ -66,17 +66,17 @@ type record struct {
 	PayloadBase64 []byte            `json:"payload_base64,omitempty"`
 }
 
-// encode returns a message as a line: its payload as JSON if it is that, as a string
-// if it is text, else as base64.
-func encode(d *worker.Delivery[[]byte]) ([]byte, error) {
+// encode returns a message as a line, under that id: its payload as JSON if it is
+// that, as a string if it is text, else as base64.
+func encode(id string, d *worker.Delivery[[]byte]) ([]byte, error) {
 	r := record{
-		ID: d.ID, Topic: d.Topic, Key: d.Key, Tenant: d.Tenant, Type: d.Type, Version: d.Version, ContentType: d.ContentType,
+		ID: id, Topic: d.Topic, Key: d.Key, Tenant: d.Tenant, Type: d.Type, Version: d.Version, ContentType: d.ContentType,
 		CreatedAt: moment(d.CreatedAt), Attempt: d.Attempt, CorrelationID: d.CorrelationID, Queue: d.Queue, Reason: reason(d), Headers: d.Headers,
 	}
 	media, _, _ := mime.ParseMediaType(d.ContentType)
 	isJSON := media == "" || media == outbox.ContentTypeJSON || strings.HasSuffix(media, "+json")
 	switch {
-	case isJSON && json.Valid(d.Payload):
+	case isJSON && utf8.Valid(d.Payload) && json.Valid(d.Payload):
 		r.Payload = json.RawMessage(d.Payload)
 	case utf8.Valid(d.Payload) && !bytes.ContainsRune(d.Payload, 0):
 		r.Payload = string(d.Payload)

@@ -42,6 +42,13 @@ func (t *tail) take() {
 	t.rest = t.rest[:0]
 }
 
+// forget forgets what was written so far.
+func (t *tail) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.line, t.rest = t.line[:0], t.rest[:0]
+}
+
 // because adds the last line to err.
 func (t *tail) because(err error) error {
 	t.mu.Lock()
