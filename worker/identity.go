@@ -26,7 +26,8 @@ func IDFromHeaders(names ...string) func(*outbox.Message) string {
 // the id, which are unique together, of a CloudEvent 1.0, joined by a space: of one
 // in binary mode, in the headers of the HTTP and Kafka ("ce-id", "ce_id") or the
 // AMQP binding ("cloudEvents:id", "cloudEvents_id"), or of one in structured mode.
-// What comes by a webhook.Receiver has that id by itself.
+// What comes by a webhook.Receiver has that id by itself, unless it is a UUID of a
+// webhook.Publisher's.
 func IDFromCloudEvent(m *outbox.Message) string {
 	for _, prefix := range []string{"ce-", "ce_", "cloudEvents:", "cloudEvents_"} {
 		if id := header(m, prefix+"id"); id != "" {

@@ -78,9 +78,10 @@ type ReceiverConfig struct {
 // has no Failure, and each attempt is the first to the worker: of its Retries the
 // first delay counts, and MaxAttempts only if it is 1.
 //
-// Message.ID is the event's id if the sender is a [Publisher], which makes all
-// fields of the message as they were. Of another system's event it is the source and
-// the id, which identify an event together, joined by a space; both are also in the
+// If the sender is a [Publisher], all fields of the message are as they were, and so is
+// Message.ID if it is a UUID, as the outbox makes them. Other ids may be those of other
+// senders, too: then ID is the source and the id, which identify an event together,
+// joined by a space. So it is with another system's event, and both are also in the
 // headers ce-source and ce-id. Then Type is the type; Topic is the type, too, unless
 // ReceiverConfig.Topic says otherwise; Key is the extension partitionkey, ContentType
 // the datacontenttype, CreatedAt the time. The attributes subject and dataschema are

@@ -34,7 +34,8 @@
 // its like. Such a field's own attribute is left out or, if it is required, has
 // U+FFFD in the place of what is not allowed. A Type that equals Topic is in there,
 // too, to be told from an empty one. In this way every field but DeliverAt,
-// ExpiresAt and those of the outbox itself comes back byte for byte.
+// ExpiresAt and those of the outbox itself comes back byte for byte, if
+// [outbox.Outbox.Emit] would take it, but an ID that is no UUID: see [Event].
 //
 // A message whose content type is [ContentType] is an event already and is sent as
 // it is, with the attributes that it has.
@@ -169,6 +170,17 @@ func allowed(r rune) bool {
 	}
 	return true
 }
+
+// isToken reports whether s can be the name of a message's header: a token (RFC 9110,
+// section 5.6.2).
+func isToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r)
+	})
+}
+
+// isControl reports whether no value of a message may have the character.
+func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
 // IsURIReference reports whether s is a URI reference (RFC 3986), and not empty.
 func IsURIReference(s string) bool {

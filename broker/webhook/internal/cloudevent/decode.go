@@ -7,7 +7,8 @@ import (
 	"mime"
 	"net/http"
 	"strings"
-	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/outbox-go/outbox"
 )
@@ -25,8 +26,9 @@ type Event struct {
 	outbox.Message
 
 	// Foreign tells that the sender was not this module's publisher. Topic is empty
-	// then; ID is the source and the id, which identify an event together, joined
-	// by a space, and both are also there as they came: [HeaderSource], [HeaderID].
+	// then, and the source and the id are also there as they came: [HeaderSource],
+	// [HeaderID]. ID is both, which identify an event together, joined by a space; but
+	// a UUID of this module's publisher, which is unique by itself, is the bare id.
 	Foreign bool
 }
 
@@ -70,8 +72,7 @@ func event(attrs map[string]string, data []byte) (Event, error) {
 		Type: attrs[AttrType], Version: attrs[AttrOutboxVersion], ContentType: attrs[AttrDataContentType], Payload: data,
 	}}
 	if text := attrs[AttrTime]; text != "" {
-		e.CreatedAt, _ = time.Parse(time.RFC3339Nano, text) // was checked
-		e.CreatedAt = e.CreatedAt.UTC()
+		e.CreatedAt, _ = parseTime(text) // was checked
 	}
 	for attr, value := range attrs {
 		if name := headerOf(attr); name != "" {
@@ -87,11 +88,19 @@ func event(attrs map[string]string, data []byte) (Event, error) {
 		e.Foreign = true
 		e.setHeader(HeaderSource, attrs[AttrSource])
 		e.setHeader(HeaderID, attrs[AttrID])
-		e.ID = attrs[AttrSource] + " " + attrs[AttrID]
 	case attrs[AttrType] == e.Topic && left[outbox.HeaderType] == "":
 		e.Type = "" // the topic was in its place
 	}
+	if e.Foreign || !isUUID(e.ID) {
+		e.ID = attrs[AttrSource] + " " + e.ID
+	}
 	return e, nil
+}
+
+// isUUID reports whether an id is a UUID in its usual form.
+func isUUID(id string) bool {
+	const length = 36
+	return len(id) == length && uuid.Validate(id) == nil
 }
 
 // headerOf returns the name of the header that stands for an attribute, "" for those
@@ -113,15 +122,19 @@ func headerOf(attr string) string {
 	return attr
 }
 
-// takeLeft reads the attribute outboxheaders and puts each of them to its place.
+// takeLeft reads the attribute outboxheaders and puts each of them to its place, by
+// the rules of [outbox.Outbox.Emit].
 func takeLeft(m *outbox.Message, text string) (left map[string]string, err error) {
 	if text == "" {
 		return nil, nil
 	}
-	if err := json.Unmarshal([]byte(text), &left); err != nil {
+	if json.Unmarshal([]byte(text), &left) != nil || hasLoneSurrogate(text) {
 		return nil, fmt.Errorf("the attribute %s is not a JSON object of strings", AttrOutboxHeaders)
 	}
 	for name, value := range left {
+		if !isToken(name) || strings.ContainsFunc(value, isControl) {
+			return nil, fmt.Errorf("the attribute %s has the header %.32q, of which the name or the value has a character that is not allowed", AttrOutboxHeaders, name)
+		}
 		switch name {
 		case outbox.HeaderID:
 			m.ID = value
@@ -190,7 +203,7 @@ func attributeFault(name, value string) string {
 			return "is not an absolute URI"
 		}
 	case AttrTime:
-		if _, err := time.Parse(time.RFC3339Nano, value); err != nil {
+		if _, err := parseTime(value); err != nil {
 			return "is not a time by RFC 3339"
 		}
 	case AttrDataContentType:

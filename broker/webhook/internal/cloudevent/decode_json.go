@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -99,8 +100,8 @@ func setAttribute(attrs map[string]string, name string, raw json.RawMessage) err
 		return nil
 	case c == '"':
 		var text string
-		if err := json.Unmarshal(raw, &text); err != nil {
-			return err
+		if json.Unmarshal(raw, &text) != nil || hasLoneSurrogate(raw) {
+			return fmt.Errorf("the attribute %.32q is not a string of Unicode characters", name)
 		}
 		attrs[name] = text
 		return nil
@@ -122,6 +123,9 @@ func setAttribute(attrs map[string]string, name string, raw json.RawMessage) err
 // payloadOf returns what the members data and data_base64, each nil if it is not
 // there, stand for with data of that content type.
 func payloadOf(data, base64Data json.RawMessage, contentType string) ([]byte, error) {
+	if base64Data != nil && string(data) == "null" {
+		data = nil
+	}
 	switch {
 	case data != nil && base64Data != nil:
 		return nil, fmt.Errorf("the members %s and %s are both there", MemberData, MemberDataBase64)
@@ -142,11 +146,45 @@ func payloadOf(data, base64Data json.RawMessage, contentType string) ([]byte, er
 		return data, nil
 	}
 	var text *string
-	if err := json.Unmarshal(data, &text); err != nil {
+	if json.Unmarshal(data, &text) != nil || hasLoneSurrogate(data) {
 		return nil, fmt.Errorf("the member %s is not a string, as its content type %.64q demands", MemberData, contentType)
 	}
 	if text == nil {
 		return nil, nil
 	}
 	return []byte(*text), nil
+}
+
+// hasLoneSurrogate reports whether JSON has an escaped half of a character, which
+// encoding/json takes for U+FFFD: two ids that differ would be one.
+func hasLoneSurrogate[T ~string | ~[]byte](text T) bool {
+	for i := 0; i+1 < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		if i++; text[i] != 'u' {
+			continue
+		}
+		r := escaped(text, i-1)
+		if !utf16.IsSurrogate(r) {
+			continue
+		}
+		if utf16.DecodeRune(r, escaped(text, i+5)) == utf8.RuneError {
+			return true
+		}
+		i += 10 // to the end of the second half
+	}
+	return false
+}
+
+// escaped returns the character of the form \uXXXX at i, or -1 if there is none.
+func escaped[T ~string | ~[]byte](text T, i int) rune {
+	if i+6 > len(text) || text[i] != '\\' || text[i+1] != 'u' {
+		return -1
+	}
+	r, err := strconv.ParseUint(string(text[i+2:i+6]), 16, 32)
+	if err != nil {
+		return -1
+	}
+	return rune(r)
 }

@@ -81,18 +81,58 @@ func differ(got, want *outbox.Message) string {
 func TestDecodeData(t *testing.T) {
 	t.Parallel()
 	for rest, want := range map[string]string{
-		``:                      "",
-		`,"data":null`:          "null",
-		`,"data": [1,  2e0] `:   "[1,  2e0]",
-		`,"data":"text"`:        `"text"`, // without a content type it is JSON
-		`,"data_base64":"AP8="`: "\x00\xff",
-		`,"data_base64":null`:   "",
+		``:                                  "",
+		`,"data":null`:                      "null",
+		`,"data": [1,  2e0] `:               "[1,  2e0]",
+		`,"data":"text"`:                    `"text"`, // without a content type it is JSON
+		`,"data_base64":"AP8="`:             "\x00\xff",
+		`,"data_base64":null`:               "",
+		`,"data":null,"data_base64":"AP8="`: "\x00\xff",
+		`,"data":"\ud800"`:                  `"\ud800"`, // not read, so not changed
 		`,"datacontenttype":"application/vnd.x+json","data":"text"`: `"text"`,
 		`,"datacontenttype":"text/xml","data":"<a b=\"\u00e9\"/>"`:  `<a b="é"/>`,
 		`,"datacontenttype":"text/xml","data":null`:                 "",
 	} {
 		if got := string(decodeOne(t, foreign+rest+`}`).Payload); got != want {
 			t.Errorf("%s: payload %q, want %q", rest, got, want)
+		}
+	}
+}
+
+// TestDecodeTime: RFC 3339 has forms that the package time does not take.
+func TestDecodeTime(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Time{
+		"2020-01-02t03:04:05z":          time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC),
+		"2020-01-02T03:04:05.25+01:30":  time.Date(2020, 1, 2, 1, 34, 5, 25e7, time.UTC),
+		"2016-12-31T23:59:60Z":          time.Date(2017, 1, 1, 0, 0, 0, 0, time.UTC),
+		"2016-12-31T15:59:60.5-08:00":   time.Date(2017, 1, 1, 0, 0, 0, 5e8, time.UTC),
+		"9999-12-31T23:59:59.999-23:59": time.Date(10000, 1, 1, 23, 58, 59, 999e6, time.UTC),
+	} {
+		if got := decodeOne(t, foreign+`,"time":"`+text+`"}`).CreatedAt; !got.Equal(want) {
+			t.Errorf("%s: got %v, want %v", text, got, want)
+		}
+	}
+}
+
+// TestDecodeIDs: only an id that is unique by itself stands alone; two senders may both
+// count from 1.
+func TestDecodeIDs(t *testing.T) {
+	t.Parallel()
+	const own, id = `,"outboxtopic":"order.placed"}`, "0190b5a8-0000-7000-8000-000000000001"
+	for event, want := range map[string]string{
+		foreign + own: "/shop 1",
+		foreign + "}": "/shop 1",
+		strings.Replace(foreign, `"1"`, `"`+id+`"`, 1) + own:                                        id,
+		strings.Replace(foreign, `"1"`, `"`+id+`"`, 1) + "}":                                        "/shop " + id,
+		strings.Replace(foreign, `"1"`, `"urn:uuid:`+id+`"`, 1) + own:                               "/shop urn:uuid:" + id,
+		strings.Replace(foreign, `/shop`, `/market`, 1) + own:                                       "/market 1",
+		strings.Replace(foreign, `"1"`, `"\ud83d\ude00"`, 1) + own:                                  "/shop \U0001F600",
+		foreign + `,"outboxtopic":"order.placed","outboxheaders":"{\"outbox-id\":\"a\\tb\"}"}`:      "/shop a\tb",
+		foreign + `,"outboxtopic":"order.placed","outboxheaders":"{\"outbox-id\":\"` + id + `\"}"}`: id,
+	} {
+		if got := decodeOne(t, event).ID; got != want {
+			t.Errorf("%s: id %q, want %q", event, got, want)
 		}
 	}
 }
@@ -186,6 +226,20 @@ func TestDecodeRefuses(t *testing.T) {
 		{structured, foreign + `,"datacontenttype":"no media type","data":{}}`, "media type"},
 		{structured, foreign + `,"datacontenttype":"","data":{}}`, "empty"},
 		{structured, foreign + `,"time":"yesterday"}`, "RFC 3339"},
+		{structured, foreign + `,"time":"2020-01-02T03:04:05,5Z"}`, "RFC 3339"},
+		{structured, foreign + `,"time":"2020-01-02T03:04:05+24:00"}`, "RFC 3339"},
+		{structured, foreign + `,"time":"2020-01-02 03:04:05Z"}`, "RFC 3339"},
+		{structured, strings.Replace(foreign, `"1"`, `"\ud800"`, 1) + "}", "Unicode"},
+		{structured, strings.Replace(foreign, `"1"`, `"\ud800\ud800"`, 1) + "}", "Unicode"},
+		{structured, strings.Replace(foreign, `"1"`, `"\udc00\ud800"`, 1) + "}", "Unicode"},
+		{structured, foreign + `,"datacontenttype":"text/xml","data":"\ud83d"}`, "not a string"},
+		{structured, foreign + `,"outboxtopic":"t","outboxheaders":"{\"X\":\"\\ud83d\"}"}`, "outboxheaders"},
+		{structured, foreign + `,"outboxtopic":"t","outboxheaders":"{\"a b\":\"c\"}"}`, "outboxheaders"},
+		{structured, foreign + `,"outboxtopic":"t","outboxheaders":"{\"\":\"c\"}"}`, "outboxheaders"},
+		{structured, foreign + `,"outboxtopic":"t","outboxheaders":"{\"X\":\"a\\nb\"}"}`, "outboxheaders"},
+		{structured, foreign + `,"outboxtopic":"t","outboxheaders":"{\"outbox-id\":\"a\\u0000b\"}"}`, "outboxheaders"},
+		{structured, foreign + `,"outboxtopic":"t","outboxheaders":"{\"outbox-key\":\"a\\rb\"}"}`, "outboxheaders"},
+		{structured, foreign + `,"outboxtopic":"t","outboxheaders":"{\"outbox-tenant\":\"\\u007f\"}"}`, "outboxheaders"},
 		{structured, foreign + `,"subject":""}`, "empty"},
 		{structured, foreign + `,"dataschema":"relative"}`, "absolute URI"},
 		{structured, foreign + `,"Upper":"x"}`, "lower-case"},
