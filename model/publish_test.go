@@ -201,11 +201,10 @@ func TestBodyFollowsEncodingJSON(t *testing.T) {
 	type odd struct {
 		ID    int    `json:"id"`
 		Euro  string `json:"prix€"`
-		Quote string `json:"a'b"`
 		Slash string `json:"a/b é"`
 	}
-	o := &odd{1, "e", "q", "s"}
-	if got := bodyOf(t, model.Config{}, o); got != `{"id": 1, "Euro": "e", "Quote": "q", "a/b é": "s"}` {
+	o := &odd{1, "e", "s"}
+	if got := bodyOf(t, model.Config{}, o); got != `{"id": 1, "Euro": "e", "a/b é": "s"}` {
 		t.Errorf("the body is %s", got)
 	}
 	events, err := publish[odd](t, model.Config{Destination: "x", Key: "Euro"}).Saved(o).Events(t.Context())

@@ -8,6 +8,7 @@ import (
 	"reflect"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/model"
@@ -49,8 +50,9 @@ func New(ob *outbox.Outbox[*sql.Tx], models ...model.Model) (*Hook, error) {
 }
 
 // Exec runs an INSERT, UPDATE or DELETE in tx and emits for its rows in the same
-// transaction. A statement on a model that is not published is run, too. After an
-// error the transaction must be rolled back.
+// transaction. A statement on a model that is not published, or with [Skip], is run,
+// too; an INSERT that may update is for [Hook.Upsert]. After an error the transaction
+// must be rolled back.
 func (h *Hook) Exec(ctx context.Context, tx bun.Tx, query bun.Query) (sql.Result, error) {
 	return h.run(ctx, tx, query, opOf(query))
 }
@@ -69,8 +71,17 @@ func (h *Hook) run(ctx context.Context, tx bun.Tx, query bun.Query, op model.Op)
 	if op == 0 {
 		return nil, fmt.Errorf("bunoutbox: a %T cannot be published: pass an INSERT, UPDATE or DELETE", query)
 	}
-	m := h.modelOf(query)
-	if m == nil || m.On()&op == 0 {
+	if ctx.Value(skipKey{}) != nil {
+		return runAlone(ctx, tx, query)
+	}
+	if m := h.modelOf(query); m != nil && m.On()&model.Saved != 0 && op == model.Created && updates(textOf(tx, query)) {
+		return nil, fmt.Errorf("bunoutbox: %s is published, and its INSERT may update: use Upsert", m.GoType())
+	}
+	m, err := h.published(tx.Dialect(), query, op)
+	if err != nil {
+		return nil, err
+	}
+	if m == nil {
 		return runAlone(allow(ctx, query), tx, query)
 	}
 	rows, result, err := runForRows(allow(ctx, query), tx, query)
@@ -85,6 +96,24 @@ func (h *Hook) run(ctx context.Context, tx bun.Tx, query bun.Query, op model.Op)
 		return nil, fmt.Errorf("bunoutbox: %w", err)
 	}
 	return result, nil
+}
+
+// published returns how a query is published, nil if it is not, and an error if it
+// writes to the table of a published type and is not of the type.
+func (h *Hook) published(dialect schema.Dialect, query bun.Query, op model.Op) (model.Model, error) {
+	if m := h.modelOf(query); m != nil {
+		if m.On()&op == 0 {
+			return nil, nil
+		}
+		return m, nil
+	}
+	table := tableOf(query)
+	for t, m := range h.models {
+		if m.On()&op != 0 && sameTable(dialect.Tables().Get(t).Name, table) {
+			return nil, fmt.Errorf("bunoutbox: %s is published, and the statement on its table %s is not of this type: use it, or Skip, or name the schema if it is another", t, table)
+		}
+	}
+	return nil, nil
 }
 
 // modelOf returns nil if the model of a query is not published.
@@ -126,8 +155,16 @@ func (h *Hook) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.C
 	if query == nil || ctx.Value(skipKey{}) != nil || ctx.Value(allowKey{}) == any(query) {
 		return ctx
 	}
-	if m := h.modelOf(query); m != nil && m.On()&opOf(query) != 0 {
-		return refusal{ctx, fmt.Errorf("bunoutbox: %s is published: run its %s by Exec, or with Skip", m.GoType(), query.Operation())}
+	op := opOf(query)
+	if op == model.Created && updates(event.Query) {
+		op = model.Saved
+	}
+	m, err := h.published(event.DB.Dialect(), query, op)
+	if m != nil {
+		err = fmt.Errorf("bunoutbox: %s is published: run its %s by Exec, or with Skip", m.GoType(), query.Operation())
+	}
+	if err != nil {
+		return refusal{ctx, err}
 	}
 	return ctx
 }

@@ -330,39 +330,6 @@ func (c *counter) Insert(ctx context.Context, tx *sql.Tx, msgs []outbox.Message)
 	return c.Recorder.Insert(ctx, tx, msgs)
 }
 
-func TestStatementPastTheHookIsRefused(t *testing.T) {
-	eachDialect(t, func(t *testing.T, b *bed) {
-		ctx := t.Context()
-		refused := func(_ sql.Result, err error) {
-			t.Helper()
-			if err == nil || !strings.Contains(err.Error(), "bunoutbox: ") || !strings.Contains(err.Error(), "by Exec, or with Skip") {
-				t.Errorf("the error is %v", err)
-			}
-		}
-		refused(b.db.NewInsert().Model(&User{Name: "x"}).Exec(ctx))
-		refused(b.db.NewUpdate().Model(&User{ID: 1}).Set("age = 1").WherePK().Exec(ctx))
-		refused(b.db.NewDelete().Model(&Pet{ID: 1}).WherePK().Exec(ctx))
-		must(t, b.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-			refused(tx.NewInsert().Model(&User{Name: "x"}).Exec(ctx))
-			_, err := tx.NewInsert().Model(&Note{}).Exec(ctx)
-			return err // the transaction is as good as before
-		}))
-		if n := b.count(&User{}); n != 0 {
-			t.Errorf("%d users were saved", n)
-		}
-		_, err := b.db.NewInsert().Model(&User{Name: "skipped"}).Exec(bunoutbox.Skip(ctx))
-		must(t, err)
-		_, err = b.db.NewInsert().Model(&Team{Name: "published when it is deleted"}).Exec(ctx)
-		must(t, err)
-		b.ok(insert(&Team{}))
-		b.ok(insert(&Note{}))
-		b.want("what is not published")
-		if users, teams, notes := b.count(&User{}), b.count(&Team{}), b.count(&Note{}); users != 1 || teams != 2 || notes != 2 {
-			t.Errorf("%d users, %d teams and %d notes were saved", users, teams, notes)
-		}
-	})
-}
-
 func TestFailurePublishesNothing(t *testing.T) {
 	eachDialect(t, func(t *testing.T, b *bed) {
 		if _, err := b.exec(insert(&Hooked{Name: "fail"})); !errors.Is(err, errHook) {
