@@ -246,6 +246,32 @@ func TestATransportThatReturnsNothing(t *testing.T) {
 	publish(t, bare, message("1", "")).want(nil)
 }
 
+// A server, or a tool in its place, may answer by what it got.
+func TestAnAnswerIsQuotedWithoutSecrets(t *testing.T) {
+	t.Parallel()
+	s := newSink(t, func(w http.ResponseWriter, r posted) {
+		w.WriteHeader(http.StatusUnauthorized)
+		user, password, _ := r.BasicAuth()
+		fmt.Fprint(w, "not for ", r.URL.RawQuery, " ", r.Header.Get("Authorization"), " ", strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), " ", r.Header.Get("X-Key"), " ", user, " ", password)
+	})
+	for _, test := range []struct {
+		address, authorization, want string
+	}{
+		{s.URL + "/?token=swordfish1", "Bearer swordfish2", "not for xxxxx xxxxx xxxxx xxxxx  "},
+		{strings.Replace(s.URL, "http://", "http://app:swordfish3@", 1), "", "not for  xxxxx xxxxx xxxxx app xxxxx"},
+	} {
+		headers := http.Header{"X-Key": {"swordfish4"}}
+		if test.authorization != "" {
+			headers.Set("Authorization", test.authorization)
+		}
+		err := publish(t, open(t, test.address, &PublisherConfig{Headers: headers}), message("1", "")).wait()
+		var status *StatusError
+		if !errors.As(err, &status) || status.Body != strings.TrimSpace(test.want) || strings.Contains(err.Error(), "swordfish") {
+			t.Errorf("the error is %v, want %q", err, test.want)
+		}
+	}
+}
+
 func TestAnAnswerIsQuotedInBounds(t *testing.T) {
 	t.Parallel()
 	s := newSink(t, func(w http.ResponseWriter, _ posted) {

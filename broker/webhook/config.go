@@ -42,9 +42,10 @@ type PublisherConfig struct {
 	// package or HTTP sets itself, such as Content-Type, is refused.
 	Headers http.Header
 
-	// Secrets sign each request by Standard Webhooks. Each is "whsec_" and 24 to 64
-	// bytes in base64. Several are for the time in which one is being replaced.
-	// Defaults to none, and no signature.
+	// Secrets sign each request to the publisher's own URL by Standard Webhooks; one to
+	// the URL of a message is not signed, since whoever gets it could pass it on to
+	// others. Each is "whsec_" and 24 to 64 bytes in base64. Several are for the time in
+	// which one is being replaced. Defaults to none, and no signature.
 	Secrets []string
 
 	// Timeout is how long a request may take, from connecting to the end of the

@@ -35,7 +35,8 @@
 // around it included, is in data_base64. A message of the content type
 // application/cloudevents+json is an event already, and is sent as it is. In binary
 // mode the values of headers are percent-encoded, as the binding demands; not every
-// SDK decodes that, so a peer may see "%20" for a space.
+// SDK decodes that, so a peer may see "%20" for a space. A message whose headers then
+// have more than 256 KiB is ErrInvalid; many servers take 8 KiB.
 //
 // PublisherConfig.Body makes requests of another form in the place of events.
 //
@@ -75,7 +76,7 @@
 //
 // # Signatures
 //
-// With PublisherConfig.Secrets each request is signed by Standard Webhooks
+// With PublisherConfig.Secrets each request to the publisher's URL is signed by Standard Webhooks
 // (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md):
 // webhook-id is the message's id, for a batch of several one made of all their ids;
 // webhook-timestamp is the time of the attempt; and webhook-signature has one
@@ -87,7 +88,8 @@
 // message's own URL connections to loopback, private, link-local and other addresses
 // that are not of the public Internet are refused when they are made, after the name
 // was resolved, which no DNS answer can get around; PublisherConfig.Allow names
-// exceptions. Such requests bypass proxies, and carry none of the configured Headers.
+// exceptions. Such requests bypass proxies, carry none of the configured Headers, and
+// are not signed.
 //
 // # Receiving
 //

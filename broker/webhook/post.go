@@ -19,6 +19,10 @@ import (
 
 const userAgent = "outbox-webhook"
 
+// maxHeaderBytes bounds the headers of an event in binary mode. Hardly a server takes
+// more, and one of HTTP/2 makes the transport fail, which would look like an outage.
+const maxHeaderBytes = 256 << 10
+
 // headerIdempotency is, without a value, sent nowhere and tells net/http that a request
 // may be repeated on another connection if the server has just closed that of the first,
 // since it was idle. An event has an id.
@@ -91,10 +95,26 @@ func (p *Publisher) request(m *outbox.Message) (*Request, error) {
 		if err := cloudevent.SetHeaders(r.Header, m, p.config.Source); err != nil {
 			return nil, outbox.Invalid(fmt.Errorf("webhook: %w", err))
 		}
+		if size := headerBytes(r.Header); size > maxHeaderBytes {
+			return nil, outbox.Invalid(fmt.Errorf("webhook: the message's headers have %d bytes in binary mode, at most %d can be sent", size, maxHeaderBytes))
+		}
 		return r, nil
 	}
 	event, err := p.event(m)
 	return &Request{ContentType: cloudevent.ContentType, Body: event}, err
+}
+
+// headerBytes returns the size of headers as HTTP/2 counts it (RFC 9113, section
+// 6.5.2).
+func headerBytes(h http.Header) int {
+	const each = 32
+	size := 0
+	for name, values := range h {
+		for _, value := range values {
+			size += len(name) + len(value) + each
+		}
+	}
+	return size
 }
 
 // custom returns what the configured function makes of m.
@@ -146,7 +166,9 @@ func (p *Publisher) post(ctx context.Context, to target, id string, r *Request) 
 	if _, ok := req.Header[headerIdempotency]; !ok && p.config.Body == nil {
 		req.Header[headerIdempotency] = nil
 	}
-	p.keys.sign(req.Header, cloudevent.EscapeHeader(id), time.Now(), r.Body)
+	if to.own {
+		p.keys.sign(req.Header, cloudevent.EscapeHeader(id), time.Now(), r.Body)
+	}
 	resp, err := to.by.RoundTrip(req)
 	if err == nil && resp == nil {
 		err = fmt.Errorf("the transport %T returned neither an answer nor an error", to.by)
@@ -154,7 +176,7 @@ func (p *Publisher) post(ctx context.Context, to target, id string, r *Request) 
 	if err != nil {
 		return p.failed(ctx, to, err)
 	}
-	return p.answered(resp, to)
+	return p.answered(resp, to, req.Header)
 }
 
 // setHeaders replaces those of h by more, whatever the case of the letters.

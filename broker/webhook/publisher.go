@@ -105,6 +105,7 @@ func NewPublisher(address string, config *PublisherConfig) (*Publisher, error) {
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("webhook: %w", errors.Join(errs...))
 	}
+	c.Secrets = nil // not needed any more, so not shown by accident
 	ctx, stop := context.WithCancel(context.Background())
 	p := &Publisher{
 		config: c, url: to, keys: keys, ctx: ctx, stop: stop,

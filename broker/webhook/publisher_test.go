@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -48,6 +49,42 @@ func TestPublishBinary(t *testing.T) {
 		r.Header.Get("Ce-Id") != "1" || r.Header.Get("Ce-Partitionkey") != "50%25%20%22%C3%BC%22" || r.Header.Get("Ce-Source") != "/outbox" {
 		t.Errorf("got %q with %v", r.body, r.Header)
 	}
+}
+
+// A server of HTTP/2 that does not take so many headers looks like an outage.
+func TestTooManyBytesOfHeadersAreTheMessagesFault(t *testing.T) {
+	t.Parallel()
+	s := newSink(t, nil)
+	for size, want := range map[int]error{250 << 10: nil, 256 << 10: outbox.ErrInvalid} {
+		m := message("1", "")
+		m.Headers = map[string]string{"a": strings.Repeat("x", size/2), "b": strings.Repeat("%", size/6)}
+		for _, mode := range []Mode{Structured, Binary} {
+			if mode == Structured {
+				publish(t, open(t, s.URL, &PublisherConfig{Mode: mode}), m).want(nil)
+				continue
+			}
+			publish(t, open(t, s.URL, &PublisherConfig{Mode: mode}), m).want(want)
+		}
+	}
+}
+
+// The tenant is part of what an order is kept of: the same key of another one does not
+// wait.
+func TestAKeyOfAnotherTenantDoesNotWait(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	s := newSink(t, func(_ http.ResponseWriter, r posted) {
+		if strings.Contains(r.body, `"acme"`) {
+			<-release
+		}
+	})
+	p := open(t, s.URL, nil)
+	held, other := message("1", "k"), message("2", "k")
+	held.Tenant, other.Tenant = "acme", "emca"
+	first := publish(t, p, held)
+	publish(t, p, other).want(nil)
+	close(release)
+	first.want(nil)
 }
 
 func TestAnEventIsPostedAsItIsInBinaryMode(t *testing.T) {

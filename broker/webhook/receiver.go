@@ -69,8 +69,8 @@ type ReceiverConfig struct {
 //
 // There is no queue: an event is at its sender until the worker has settled it.
 // So a subscription's RetryDelays have no meaning, and Queue is but the name that a
-// worker's inbox knows it by; InOrder and DeadLetters are refused. One Subscribe runs at a time, and before the first and between them
-// the answer is 503. Subscription.Prefetch bounds the events that the worker has at
+// worker's inbox knows it by; InOrder and DeadLetters are refused. One Subscribe runs
+// at a time, and before the first and between them the answer is 503. Subscription.Prefetch bounds the events that the worker has at
 // once; ReceiverConfig.MaxWaiting requests may wait for their turn, and the others
 // get 503.
 //

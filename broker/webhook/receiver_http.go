@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -148,7 +149,7 @@ func (r *Receiver) handle(ctx context.Context, events []cloudevent.Event) *probl
 			e.Topic = r.topic(&e.Message)
 		}
 		if outbox.ValidateTopic(e.Topic) != nil || !sub.wants(e.Topic) {
-			unwanted = &problem{status: http.StatusBadRequest, text: "events of the type " + strconv.QuoteToGraphic(e.Type) + " are not handled here"}
+			unwanted = unwantedEvent(e)
 			continue
 		}
 		msgs = append(msgs, e.Message)
@@ -166,6 +167,16 @@ func (r *Receiver) handle(ctx context.Context, events []cloudevent.Event) *probl
 		return &problem{status: http.StatusBadRequest, text: "the event was refused for good", logged: true}
 	}
 	return unwanted
+}
+
+// unwantedEvent names what the sender can change: its own topic, or another system's
+// type.
+func unwantedEvent(e *cloudevent.Event) *problem {
+	what, name := "topic", e.Topic
+	if e.Foreign {
+		what, name = "type", e.Type
+	}
+	return &problem{status: http.StatusBadRequest, text: fmt.Sprintf("events of the %s %.64q are not handled here", what, name)}
 }
 
 func (r *Receiver) topic(m *outbox.Message) string {

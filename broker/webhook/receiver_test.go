@@ -1,10 +1,12 @@
 package webhook_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -85,6 +87,7 @@ func TestReceiverAnswersABatchWithItsWorst(t *testing.T) {
 		{"ok other", "", "", 400},
 		{"ok #", "", "", 400},
 		{"retry dead later ok", "9", "retry", 503},
+		{"later ok retry", "9", "retry", 503},
 		{"other retry", "3", "retry", 503},
 		{"retry requeue dead", "1", "", 503},
 		{"", "", "", 204},
@@ -116,6 +119,30 @@ func TestReceiverAnswersABatchWithItsWorst(t *testing.T) {
 		})
 	}
 }
+
+// TestReceiverNamesWhatIsNotHandled: the sender's topic, or another system's type, of
+// which the sender chooses the length.
+func TestReceiverNamesWhatIsNotHandled(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	b := newBed(t, &webhook.ReceiverConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	b.subscribe(1, settling(t, ack), "a.*")
+	own := strings.Replace(event("1", "T"), "{", `{"outboxtopic":"user.created",`, 1)
+	for body, want := range map[string]string{
+		own:                   `the topic "user.created"`,
+		event("1", "b"):       `the type "b"`,
+		event("1", long("b")): `the type "` + strings.Repeat("b", 64) + `"`,
+	} {
+		log.Reset()
+		r := b.post(structured, body)
+		wantStatus(t, r, 400)
+		if !strings.Contains(r.body, want+" ") || log.Len() > 1000 {
+			t.Errorf("body %.200q, a log of %d bytes, want %s", r.body, log.Len(), want)
+		}
+	}
+}
+
+func long(s string) string { return strings.Repeat(s, 100_000) }
 
 func TestReceiverRefusesABatchWithWhatIsNoEvent(t *testing.T) {
 	t.Parallel()
@@ -275,12 +302,12 @@ func TestPanicIsAnError(t *testing.T) {
 func TestNewReceiverReportsAllFaults(t *testing.T) {
 	t.Parallel()
 	_, err := webhook.NewReceiver(&webhook.ReceiverConfig{
-		MaxBody: 1, MaxBatch: -1, Timeout: -1, Secrets: []string{"swordfish"}, AllowedOrigins: []string{"*", "a b"},
+		MaxBody: 1, MaxBatch: -1, MaxWaiting: -1, Timeout: -1, Secrets: []string{"swordfish"}, AllowedOrigins: []string{"*", "a b"},
 	})
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, field := range []string{"MaxBody is 1", "MaxBatch is -1", "Timeout is -1ns", "Secrets[0]", `AllowedOrigins[1] is "a b"`} {
+	for _, field := range []string{"MaxBody is 1", "MaxBatch is -1", "MaxWaiting is -1", "Timeout is -1ns", "Secrets[0]", `AllowedOrigins[1] is "a b"`} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("%v: says nothing of %s", err, field)
 		}
@@ -288,7 +315,7 @@ func TestNewReceiverReportsAllFaults(t *testing.T) {
 	if strings.Contains(err.Error(), "swordfish") {
 		t.Error("the secret is shown")
 	}
-	for _, config := range []webhook.ReceiverConfig{{MaxBody: 64<<20 + 1}, {MaxBatch: 10001}, {Timeout: time.Microsecond}} {
+	for _, config := range []webhook.ReceiverConfig{{MaxBody: 64<<20 + 1}, {MaxBatch: 10001}, {MaxWaiting: 100001}, {Timeout: time.Microsecond}} {
 		if _, err := webhook.NewReceiver(&config); err == nil {
 			t.Errorf("%+v: no error", config)
 		}
