@@ -51,7 +51,7 @@ func (p *Publisher) answered(resp *http.Response, to target, sent http.Header) e
 	if resp.Body == nil { // by a transport of the user's
 		resp.Body = http.NoBody
 	}
-	defer resp.Body.Close() //nolint:errcheck // what was read decides
+	defer resp.Body.Close()                                            //nolint:errcheck // what was read decides
 	beginning, _ := io.ReadAll(io.LimitReader(resp.Body, 4*maxQuoted)) // to know secrets that the end would cut
 	_, _ = io.CopyN(io.Discard, resp.Body, maxDrained)
 	if resp.StatusCode/100 == 2 {

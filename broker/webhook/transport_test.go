@@ -173,8 +173,8 @@ func TestDialFunctionsAreNotUsedForTheURLOfAMessage(t *testing.T) {
 	for name, transport := range map[string]*http.Transport{
 		"DialContext":    {DialContext: dial},
 		"DialTLSContext": {DialTLSContext: dial},
-		"Dial":           {Dial: old},    //nolint:staticcheck // users may have it
-		"DialTLS":        {DialTLS: old}, //nolint:staticcheck // users may have it
+		"Dial":           {Dial: old},
+		"DialTLS":        {DialTLS: old},
 	} {
 		p := open(t, "", &PublisherConfig{Transport: transport, URL: func(m *outbox.Message) string { return m.Key }})
 		for _, address := range []string{"http://127.0.0.1", "https://127.0.0.1"} {
