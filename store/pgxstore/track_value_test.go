@@ -14,6 +14,11 @@ func TestTrackedTextIsTheSameForAllSessions(t *testing.T) {
 	const want = ` 2030-01-31T08:00:00+00:00,0.30000000000000004,\x00ff {"at":"2030-01-31T08:00:00+00:00","n":0.30000000000000004,"b":"\\x00ff","i":"P1DT2H",` +
 		`"j":{"a": [null]},"m":12345678901234567890.10,"d":"[2030-01-31,2030-02-01)","p":"(0.30000000000000004,1)","c":"$1.50"}`
 	p.want("any settings", "at.insert"+want, "at.delete"+want, "at.insert"+want)
+	var pinned bool // other locales may not be there
+	must(t, p.pool.QueryRow(t.Context(), `SELECT bool_or('lc_monetary=C' = ANY (proconfig)) FROM pg_proc WHERE pronamespace = $1::regnamespace`, p.sql("{outbox}")).Scan(&pinned))
+	if !pinned {
+		t.Error("money depends on the writer's lc_monetary")
+	}
 }
 
 // TestTrackedJSONIsPublishedAsItIs: also such as only the type json takes, which must
