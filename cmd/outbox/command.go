@@ -62,6 +62,16 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	return root
 }
 
+// noArguments is [cobra.NoArgs] without the argument in its error: behind a flag whose
+// value was forgotten, or is a variable that is empty, one can be a URL with a
+// password.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s takes no arguments, and %d came: write names and values of flags as --name=value, variables within quotes", cmd.CommandPath(), len(args))
+}
+
 // configFlags are the flags of a command that set keys of the configuration.
 type configFlags struct {
 	app   *app

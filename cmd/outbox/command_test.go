@@ -49,7 +49,9 @@ func TestWrongUsageExitsWith2(t *testing.T) {
 	for _, tc := range []struct{ args, want string }{
 		{"dmo", "Did you mean this?\n\tdemo"},
 		{"relay --windw 1", "unknown flag: --windw\nRun 'outbox relay --help'"},
-		{"relay now", "unknown command"},
+		{"relay now", "outbox relay takes no arguments"},
+		{"relay --database-url --broker-url stomp://x:geheim@h", "takes no arguments"},
+		{"messages list --database-url --limit stomp://x:geheim@h", `ID "stomp://x:xxxxx@h": is not a UUID`},
 		{"relay", "database.url: is not set"},
 		{"stats --database-url=", "database.url (flag --database-url): is empty"},
 		{"relay --database-url postgres://h/d --broker-url=", "broker.url (flag --broker-url): is empty"},

@@ -42,7 +42,7 @@ interrupted or took too long.`,
 		Example: `  outbox demo
   outbox demo --messages 100000 --relays 4 \
     --database-url postgres://postgres@localhost/postgres --broker-url amqp://guest:guest@localhost/`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	var f demoFlags
 	flags := cmd.Flags()

@@ -43,7 +43,7 @@ of which that is not known are named; emitted again with ids of their own, recei
   outbox emit --topic report.ready --content-type application/pdf --file report.pdf
   outbox emit --topic reminder.due --in 2h --expires-in 1d --data '{"id": 123}'
   echo '{"topic": "user.created", "key": "123", "payload": {"id": 123}}' | outbox emit --lines`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	f := a.emitFlags(cmd.Flags())
 	keys := a.keyFlags(cmd.Flags(), true, "database", "log").withFile()

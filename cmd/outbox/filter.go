@@ -111,7 +111,7 @@ func (f *filterFlags) checkAll(l *config.Loaded, some bool) {
 func checkIDs(l *config.Loaded, ids []string) {
 	for _, id := range ids {
 		if _, err := uuid.Parse(id); err != nil {
-			l.Add(config.Problem{Key: "ID", Value: id, Reason: "is not a UUID"})
+			l.Add(config.Problem{Key: "ID", Value: config.Redact(id), Reason: "is not a UUID"})
 		}
 	}
 }

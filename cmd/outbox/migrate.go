@@ -27,7 +27,7 @@ those who use a migration tool of their own: one part for each version, under it
 the parts of the later versions. The database is not asked.`,
 		Example: `  outbox migrate --database-url postgres://app@localhost/shop
   outbox migrate --print --dialect postgres --database-schema messaging | psql shop`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	var show bool
 	var dialect string

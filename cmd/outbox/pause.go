@@ -67,7 +67,7 @@ they have sent by then is sent. "outbox stats" shows what is paused.`,
 		Example: `  outbox pause --topic 'mail.#'
   outbox pause --key 123 --tenant acme
   outbox pause --all`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	f := newPauseFlags(cmd.Flags())
 	return a.administer(cmd, f.check, func(cmd *cobra.Command, s wire.Store, _ []string) error {
@@ -92,7 +92,7 @@ func (a *app) resume() *cobra.Command {
 are named. If there was no such pause it exits with 1.`,
 		Example: `  outbox resume --topic 'mail.#'
   outbox resume --all`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	f := newPauseFlags(cmd.Flags())
 	return a.administer(cmd, f.check, func(cmd *cobra.Command, s wire.Store, _ []string) error {

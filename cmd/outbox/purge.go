@@ -78,7 +78,7 @@ Several processes may do so at once. SIGINT or SIGTERM lets the chunk that is at
 was deleted until then, and exits with 1; calling it again goes on.`,
 		Example: `  outbox purge --database-url postgres://app@localhost/shop --older-than 30d --dry-run
   outbox purge --config /etc/outbox.yaml --sent --older-than 1d12h --json`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	var f purgeFlags
 	flags := cmd.Flags()

@@ -49,7 +49,7 @@ tls_server_name.`,
 		Example: `  outbox relay --database-url postgres://app@localhost/shop --broker-url amqp://guest:guest@localhost/
   outbox relay --config /etc/outbox.yaml --relay-listen :9464
   outbox relay --database-url sqlite:shop.db --broker-url stdout: --once --limit 10`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	var f relayFlags
 	flags := cmd.Flags()

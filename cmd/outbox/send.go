@@ -25,7 +25,7 @@ that is not confirmed ends the command, and the fault says with which --skip to 
 some may be there, with the ids that they had.`,
 		Example: `  outbox send --broker-url amqp://guest:guest@localhost/ --topic user.created --data '{"id": 123}'
   outbox send --broker-url stomp://guest:guest@localhost/ --lines --file users.jsonl`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	f := a.messageFlags(cmd.Flags())
 	keys := a.keyFlags(cmd.Flags(), true, append(publisherKeys(), "log")...).withFile()

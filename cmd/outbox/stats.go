@@ -24,7 +24,7 @@ does so again and again, until SIGINT or SIGTERM. With relay.outboxes it does so
 		Example: `  outbox stats --config /etc/outbox.yaml
   outbox stats --watch 5s
   outbox stats --json`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	asJSON := cmd.Flags().Bool("json", false, "print one JSON object, each time")
 	watch := cmd.Flags().Duration("watch", 0, "`interval` after which to count again")
