@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -45,8 +46,8 @@ by the last segment of a destination such as /topic/my_route_key, which STOMP ta
 OUTBOX_ID, OUTBOX_TOPIC, OUTBOX_KEY, OUTBOX_TENANT, OUTBOX_TYPE, OUTBOX_VERSION, OUTBOX_CONTENT_TYPE,
 OUTBOX_CREATED_AT, OUTBOX_ATTEMPT, OUTBOX_CORRELATION_ID, OUTBOX_QUEUE, OUTBOX_REASON (why the attempt before
 failed) and OUTBOX_HEADERS (a JSON object). Other variables that begin with OUTBOX_ are not handed on: they
-have this program's passwords. Arguments that begin with a dash stand behind "--". The exit code says what
-becomes of the message:
+have this program's passwords. Arguments that begin with a dash stand behind "--"; flags of this command stand
+before --exec. The exit code says what becomes of the message:
 
   0                   it is done
   65 (EX_DATAERR)     it is rejected: never tried again
@@ -75,8 +76,12 @@ passed, but then the messages go back, and it was no attempt. What a program lea
 when it exits by itself goes on, and the message is done.
 
 --forward URL posts each message as a CloudEvent; broker.mode, source, request_headers and secrets say how.
-2xx: it is done. 400, 413, 415 and 422: it is rejected. All else: it failed; a Retry-After says when it is
-tried again.
+2xx: it is done. 400, 413, 415 and 422: it is rejected. All else: it failed, redirects included, which are
+not followed; a Retry-After says when it is tried again.
+
+A program that cannot be started, or is away with --lines, and an address that does not answer are failed
+attempts, too: by default a message is a dead letter some 6 min later. Where they may be away for longer,
+give --retries 1s,10s,1m,5m --max-attempts 300, which is a day.
 
 With database.url the inbox knows a message again that was done, by the queue and the id, and it is done
 without the program. That holds for what has succeeded: a program may run twice for one message if it, or
@@ -102,6 +107,7 @@ second signal ends it and its programs at once.`,
 	f.flags.IntVar(&f.processes, "processes", 1, "how many of the program run, with --lines")
 	names := append(keysBelow("broker", "unroutable", "timeout", "concurrency"), "subscribe", "database", "log")
 	keys := a.keyFlags(f.flags, true, names...).withFile()
+	f.flags.Lookup("broker-url").Usage = "where messages come from: amqp://, amqps://, nats://, stomp:// or stomps://; amqp and stomp try several hosts in turn, host:port,other:port [OUTBOX_BROKER_URL]"
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		l := keys.load()
 		f.args = args
@@ -131,13 +137,10 @@ func (f *subscribeFlags) check(l *config.Loaded) {
 	case f.exec != "" && l.Subscribe.Forward != "":
 		l.Fault("subscribe.forward", "is given beside --exec: leave out one of them")
 	case f.exec != "":
-		path, err := exec.LookPath(f.exec)
-		if err != nil {
-			fault("--exec", f.exec, "is no program that can be run: "+errors.Unwrap(err).Error())
-		}
-		f.exec = path
+		f.checkProgram(fault)
 	case len(f.args) > 0:
-		fault("--exec", "", "is not given, and there are arguments: "+strconv.Quote(f.args[0]))
+		// They are not shown: behind a flag whose value was forgotten one can be a URL.
+		fault("--exec", "", "is not given, and there are arguments")
 	}
 	if f.lines && f.exec == "" {
 		fault("--lines", "", "is of use with --exec alone")
@@ -146,6 +149,28 @@ func (f *subscribeFlags) check(l *config.Loaded) {
 		fault("--processes", strconv.Itoa(f.processes), "must be 1 to "+strconv.Itoa(maxProcesses))
 	} else if f.flags.Changed("processes") && !f.lines {
 		fault("--processes", "", "is of use with --lines alone")
+	}
+}
+
+// checkProgram looks for the program, and for flags of ours among its arguments.
+func (f *subscribeFlags) checkProgram(fault func(flag, value, reason string)) {
+	if path, err := exec.LookPath(f.exec); err == nil {
+		f.exec = path
+	} else {
+		reason := "is no program that can be run: " + errors.Unwrap(err).Error()
+		if strings.ContainsAny(f.exec, " \t") {
+			reason += "; arguments stand behind it, unquoted"
+		}
+		fault("--exec", f.exec, reason)
+	}
+	for _, arg := range f.args {
+		if arg == "--" || f.flags.ArgsLenAtDash() >= 0 {
+			return
+		}
+		flag, _, _ := strings.Cut(arg, "=")
+		if name, ok := strings.CutPrefix(flag, "--"); ok && f.flags.Lookup(name) != nil {
+			fault(flag, "", "stands behind the program and would be its argument: put it before --exec, or behind --")
+		}
 	}
 }
 

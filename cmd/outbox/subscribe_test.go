@@ -44,12 +44,27 @@ func TestSubscribeReportsAllThatIsWrong(t *testing.T) {
 		"--broker-url amqp://h --queue q --topic a --lines --forward http://h": "--lines: is of use with --exec alone",
 		"--broker-url amqp://h --queue q --topic a --forward h:80":             "subscribe.forward",
 		"--broker-url amqp://h --queue q --topic a --exec /does/not/exist":     `--exec "/does/not/exist": is no program that can be run: stat /does/not/exist: no such file`,
-		"--broker-url amqp://h --queue q --topic a --forward http://h -- x":    `--exec: is not given, and there are arguments: "x"`,
+		"--broker-url amqp://h --queue q --topic a --forward http://h -- x":    `--exec: is not given, and there are arguments`,
 		"--broker-url stomp://h --broker-exclusive yes --broker-queue-type quorum --queue q --topic a --exec /bin/true": `broker.queue_type "quorum"`,
 		"--broker-queue-type x" + good: "must be quorum or classic",
+		"--broker-url amqp://h --queue q --topic a --exec /bin/true l.py --queue x --lines=no --other --max-attempts":      "3 problems|--queue: stands behind the program and would be its argument: put it before --exec, or behind --|--lines: stands|--max-attempts: stands",
+		"--broker-url amqp://h --queue q --topic a --lines --exec ./nope":                                                  `the configuration is wrong: --exec "./nope": is no program`,
+		"--broker-url amqp://h --queue q --topic a --broker-secrets geheim --forward http://h":                             "the configuration is wrong: broker.secrets \"xxxxx\" (flag --broker-secrets)",
+		"--broker-url amqp://h --queue q --topic a --broker-secrets geheim --broker-request-headers geheim --forward h:80": "3 problems|broker.request_headers|broker.secrets|subscribe.forward",
+		"--topic /topic/a" + good:                          `subscribe.topics "/topic/a,a" (flag --topic): has "/topic/a", which is a destination of STOMP: write "a"`,
+		"--topic= --topic b" + good:                        "subscribe.topics \"b,a\" (flag --topic): has an empty value",
+		"--queue --broker-url amqp://u:geheim@h --topic a": "--exec: is not given",
 	} {
 		got := call(t, nil, "", append([]string{"subscribe"}, strings.Fields(args)...)...)
 		t.Run(args, func(t *testing.T) { got.want(t, exitUsage, strings.Split(want, "|")...) })
+		if strings.Contains(got.stderr, "geheim") {
+			t.Errorf("%s: a secret is shown: %s", args, got.stderr)
+		}
+	}
+	spaced := call(t, nil, "", append([]string{"subscribe"}, append(strings.Fields("--broker-url amqp://h --queue q --topic a --exec"), "python3 l.py")...)...)
+	spaced.want(t, exitUsage, `--exec "python3 l.py": is no program that can be run`, "; arguments stand behind it, unquoted")
+	if help := call(t, nil, "", "subscribe", "--help").stdout; !strings.Contains(help, "where messages come from: amqp://") || strings.Contains(help, "stdout:") {
+		t.Error("the help names brokers that nothing can be received from")
 	}
 	got := call(t, nil, "", append([]string{"subscribe", "--queue", "a b"}, strings.Fields("--broker-url amqp://h --topic a --exec true")...)...)
 	got.want(t, exitUsage, `subscribe.queue "a b" (flag --queue): has a space`)
@@ -79,23 +94,27 @@ func TestAnswerOfTheAddressSaysWhatBecomesOfTheMessage(t *testing.T) {
 		err     error
 		outcome outbox.Outcome
 		delay   time.Duration
+		reason  string
 	}{
-		{nil, outbox.Ack, 0},
-		{status(http.StatusBadRequest), outbox.DeadLetter, 0},
-		{status(http.StatusUnprocessableEntity), outbox.DeadLetter, 0},
-		{outbox.Invalid(errors.New("too large")), outbox.DeadLetter, 0},
-		{status(http.StatusUnauthorized), outbox.Retry, time.Second},
-		{status(http.StatusNotFound), outbox.Retry, time.Second},
-		{status(http.StatusFound), outbox.Retry, time.Second},
-		{status(http.StatusInternalServerError), outbox.Retry, time.Second},
-		{outbox.Unavailable(errors.New("connection refused")), outbox.Retry, time.Second},
-		{outbox.RetryAfter(time.Minute, status(http.StatusTooManyRequests)), outbox.Retry, time.Minute},
+		{nil, outbox.Ack, 0, ""},
+		{status(http.StatusBadRequest), outbox.DeadLetter, 0, ""},
+		{status(http.StatusUnprocessableEntity), outbox.DeadLetter, 0, ""},
+		{outbox.Invalid(errors.New("too large")), outbox.DeadLetter, 0, "too large"},
+		{status(http.StatusUnauthorized), outbox.Retry, time.Second, ""},
+		{status(http.StatusNotFound), outbox.Retry, time.Second, ""},
+		{status(http.StatusFound), outbox.Retry, time.Second, "302 Found: redirects are not followed, give the address itself"},
+		{status(http.StatusInternalServerError), outbox.Retry, time.Second, ""},
+		{outbox.Unavailable(errors.New("connection refused")), outbox.Retry, time.Second, "connection refused"},
+		{outbox.RetryAfter(time.Minute, status(http.StatusTooManyRequests)), outbox.Retry, time.Minute, "429 Too Many Requests"},
 	} {
 		got := outboxtest.Deliver(t, outbox.Event{Topic: "a", Payload: 1}, func(w *worker.Worker) {
 			worker.Handle(w, "a", func(context.Context, *worker.Delivery[[]byte]) error { return forwarded(tc.err) })
 		})
 		if got.Outcome != tc.outcome || got.Delay != tc.delay {
 			t.Errorf("%v: %v after %v, want %v after %v", tc.err, got, got.Delay, tc.outcome, tc.delay)
+		}
+		if tc.reason != "" && got.Failure.Reason != tc.reason {
+			t.Errorf("%v: the reason is %q, want %q", tc.err, got.Failure.Reason, tc.reason)
 		}
 	}
 }

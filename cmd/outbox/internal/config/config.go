@@ -152,6 +152,9 @@ func Load(s Sources) *Loaded {
 	for _, k := range Keys {
 		if values, ok := s.Flags[k.Name]; ok {
 			l.settings[k.Name] = setting{values: k.split(values), origin: flagOrigin(k)}
+			if len(values) > 1 && slices.Contains(values, "") { // a single one takes back what is in the file
+				l.Fault(k.Name, "has an empty value: leave that flag out, or give it one")
+			}
 			continue
 		}
 		if s.Env == nil {

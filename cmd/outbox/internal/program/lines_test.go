@@ -124,7 +124,7 @@ func TestAnswersSayWhatBecomesOfTheMessage(t *testing.T) {
 	} {
 		got := judge(t, l.Handle(t.Context(), textDelivery("7", tc.text)))
 		if got.Outcome != tc.outcome || got.Delay != tc.delay || got.Err != nil && got.Failure.Reason != tc.reason {
-			t.Errorf("%s: %v after %v, want %v %q", tc.text, got, got.Delay, tc.outcome, tc.reason)
+			t.Errorf("%.80s: %.200v after %v, want %v %.200q", tc.text, got, got.Delay, tc.outcome, tc.reason)
 		}
 	}
 	// Of the eight bad ones.

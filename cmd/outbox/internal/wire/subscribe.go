@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +33,8 @@ func CheckSubscription(l *config.Loaded) {
 		s.Topics[i] = topicOf(l.Broker, topic)
 		if err := outbox.ValidatePattern(s.Topics[i]); err != nil {
 			l.Fault("subscribe.topics", fmt.Sprintf("has %q, which %v", topic, err))
+		} else if prefix := destination.FindString(s.Topics[i]); prefix != "" && BrokerKind(l.Broker.URL) != STOMP {
+			l.Fault("subscribe.topics", fmt.Sprintf("has %q, which is a destination of STOMP: write %q", topic, strings.TrimPrefix(topic, prefix)))
 		}
 	}
 	if s.Queue == "" && len(s.Topics) == 1 && !strings.ContainsAny(s.Topics[0], "*#") {
@@ -52,13 +55,20 @@ func CheckSubscription(l *config.Loaded) {
 		s.Topics = []string{"#"}
 	}
 	if s.Forward != "" {
-		p, err := OpenForward(l.Config)
-		fault(l, "subscribe.forward", err)
-		if err == nil {
-			_ = p.Close()
-		}
+		to := l.Broker
+		to.URL = s.Forward
+		webhookFaults(to, func(key string, err error) {
+			if key = "broker." + key; key == "broker.url" {
+				key = "subscribe.forward"
+			}
+			fault(l, key, err)
+		})
 	}
 }
+
+// destination is what destinations of STOMP begin with, in the place of which other
+// brokers have nothing.
+var destination = regexp.MustCompile(`^/(topic|queue|amq/queue|exchange/[^/]*)/`)
 
 // topicOf returns the topic of what may be a destination of the broker's, as
 // django-outbox-pattern names what it consumes: /topic/NAME.
