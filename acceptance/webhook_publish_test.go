@@ -448,6 +448,51 @@ func TestP11_ASinkThatHangsTimesOut(t *testing.T) {
 	}
 }
 
+// A message that the server hangs over each time holds up none but its own key, whether
+// the others come before it or when it is all that there is.
+func TestP11_OthersAreDeliveredWhileOneHangs(t *testing.T) {
+	t.Parallel()
+	for name, mode := range webhookModes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const others = 20
+			var handled atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					return
+				}
+				events, err := readEvents(r, string(body))
+				if err != nil {
+					t.Error(err)
+				}
+				for _, e := range events {
+					if e.Type() == "user.poison" {
+						<-r.Context().Done()
+						return
+					}
+				}
+				handled.Add(int64(len(events)))
+			}))
+			t.Cleanup(server.Close)
+			went := make(availability, 1)
+			s := relayTo(t, server.URL, &webhook.PublisherConfig{Mode: mode, Timeout: time.Second}, went)
+			s.emitOne(t, outbox.Event{Topic: "user.poison", Key: "k"})
+			if err := went.await(t); err == nil {
+				t.Error("the relay was told of no fault")
+			}
+			s.placeOrders(t, "others", others, 1)
+			row := s.refusedRow(t)
+			if !strings.Contains(row.lastError, "while others are answered") {
+				t.Errorf("the row is %+v, want to know why it was refused", row)
+			}
+			if n := handled.Load(); n != others {
+				t.Errorf("%d of the others were handled, want each once", n)
+			}
+		})
+	}
+}
+
 func TestP12_ARetriedCloudEventKeepsItsID(t *testing.T) {
 	t.Parallel()
 	for name, mode := range webhookModes {
