@@ -44,7 +44,7 @@
 //
 // What the server's answer means for the message, and what it means if the address
 // is the message's own (PublisherConfig.URL), so that one dead endpoint of many does
-// not stop the others:
+// not stop the others, though requests to it take places of Concurrency for Timeout:
 //
 //	answer                               publisher's URL   message's URL
 //	2xx                                  nil               nil
