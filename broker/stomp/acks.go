@@ -58,6 +58,11 @@ func (a *acks) nack(id string) error {
 	return a.send(stomp.Nack, stomp.Header{Name: headerID, Value: id}, stomp.Header{Name: headerRequeue, Value: "true"})
 }
 
+// unsubscribe ends a subscription, soon. Nothing deletes its queue.
+func (a *acks) unsubscribe(id string) error {
+	return a.send(stomp.Unsubscribe, stomp.Header{Name: headerID, Value: id})
+}
+
 func (a *acks) send(command string, headers ...stomp.Header) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

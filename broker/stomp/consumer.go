@@ -23,7 +23,6 @@ type consumer struct {
 
 	copier      *copier
 	established bool // ready has been called
-	bound       bool // what setup makes is there, unless somebody has deleted the queue
 	unsettled   unsettled
 }
 
@@ -96,23 +95,20 @@ func (c *consumer) opened(ctx context.Context) (*delivery, error) {
 			return nil, err
 		}
 	}
-	if !c.sub.DeadLetters && !c.bound {
+	if !c.sub.DeadLetters {
 		if err := c.setup(ctx); err != nil {
 			if conn != nil {
 				_ = conn.Close()
 			}
 			return nil, err
 		}
-		c.bound = !c.bindsItself()
 	}
 	if conn == nil {
 		if conn, err = c.endpoint.connect(ctx); err != nil {
 			return nil, err
 		}
 	}
-	d, err := c.deliver(ctx, conn)
-	c.bound = !c.config.Exclusive && (err == nil || c.bound && !errors.Is(err, errGone))
-	return d, err
+	return c.deliver(ctx, conn)
 }
 
 // serve passes messages on until the subscription is lost or ctx ends; in the
@@ -149,6 +145,13 @@ func (c *consumer) serve(ctx context.Context, d *delivery) error {
 // ctx ends.
 func (c *consumer) consume(ctx context.Context, d *delivery) error {
 	for {
+		select {
+		case d.slots <- struct{}{}:
+		case <-d.ended:
+			return d.err
+		case <-ctx.Done():
+			return nil
+		}
 		m, err := d.next(ctx)
 		if err != nil || m == nil {
 			return err

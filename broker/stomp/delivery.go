@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ type delivery struct {
 
 	early    []*stomp.Frame // what came while it was opened
 	messages chan *item     // those of the queue, in their order
+	slots    chan struct{}  // has one for each that is passed on and unsettled
 	quit     chan struct{}  // closed when nobody takes messages any more
 	ended    chan struct{}  // closed when what it delivered cannot be settled any more
 	err      error          // why; valid after ended
@@ -44,7 +46,7 @@ var errStale = errors.New("stomp: the connection that delivered the message is l
 func (c *consumer) deliver(ctx context.Context, conn *stomp.Conn) (*delivery, error) {
 	d := &delivery{
 		conn: conn, acks: newAcks(conn, c.sub.Prefetch), inOrder: c.sub.InOrder, opened: time.Now(),
-		messages: make(chan *item, c.sub.Prefetch), quit: make(chan struct{}), ended: make(chan struct{}),
+		messages: make(chan *item, c.sub.Prefetch+1+len(c.sub.Topics)), slots: make(chan struct{}, c.sub.Prefetch), quit: make(chan struct{}), ended: make(chan struct{}),
 		returned: make(chan struct{}, 1),
 	}
 	defer c.guard(ctx, conn)()
@@ -81,8 +83,12 @@ func (c *consumer) await(d *delivery, frames ...*stomp.Frame) error {
 	}
 }
 
-// subscriptions returns the SUBSCRIBE frames of the queue, which comes last, and of
-// what waits for it.
+// subscriptions returns the SUBSCRIBE frames of the queue and of what waits for it.
+//
+// In order the connection that receives binds the queue, too. What comes by a binding is
+// the queue's next message, and the only one: see [delivery.dispatch]. So those of the
+// bindings are before those of the queue itself, and when the connection ends a quorum
+// queue takes them back in the order of the subscriptions' names.
 func (c *consumer) subscriptions() []*stomp.Frame {
 	if c.sub.DeadLetters {
 		return []*stomp.Frame{subscribe(mainID, queuePath(deadLetterQueue(c.queue)), c.sub.Prefetch, c.config.deadLetterHeaders(c.queue))}
@@ -91,12 +97,15 @@ func (c *consumer) subscriptions() []*stomp.Frame {
 	for _, t := range tiers {
 		frames = append(frames, subscribe(t.name, queuePath(t.queue(c.queue)), tierPrefetch, c.config.queueHeaders("")))
 	}
-	if c.sub.InOrder {
-		frames = append(frames, lock(boundID, c.boundQueue()))
-	}
 	destination := plainQueuePath(c.queue) // were it declared here, it would not be bound
-	if c.bindsItself() && !c.bound {
+	switch {
+	case c.config.Exclusive:
 		destination = c.config.destination(c.queue, c.sub.Topics[0])
+	case c.sub.InOrder:
+		// The first deletes nothing if the queue cannot be received from.
+		frames = append(frames, subscribe(bindPrefix, queuePath(c.queue), 1, c.config.mainHeaders(c.queue)))
+		frames = append(frames, c.bindings()...)
+		frames = append(frames, lock(boundID, c.boundQueue()))
 	}
 	return append(frames, subscribe(mainID, destination, c.sub.Prefetch, c.config.mainHeaders(c.queue)))
 }
@@ -120,8 +129,15 @@ func (d *delivery) read(w *waiter) {
 	}
 }
 
+// dispatch passes on what a subscription has got. One that binds the queue has done its
+// work, and ends when it has got the one message that it may have unacknowledged: when
+// none has come RabbitMQ may be about to deliver it, and knows the subscription no more.
 func (d *delivery) dispatch(f *stomp.Frame, w *waiter) {
-	if id, _ := f.Get(headerSubscription); id != mainID {
+	id, _ := f.Get(headerSubscription)
+	switch {
+	case strings.HasPrefix(id, bindPrefix):
+		_ = d.acks.unsubscribe(id) // the reader finds out
+	case id != mainID:
 		w.add(f, id)
 		return
 	}
@@ -241,8 +257,13 @@ func (d *delivery) part() {
 
 func (d *delivery) close() { _ = d.conn.Close() }
 
-// ackID returns by what the broker knows the delivery.
+// ackID returns by what the broker knows the delivery. RabbitMQ counts deliveries by
+// connection, and looks for no more than whether the subscription that is named with the
+// number is there. That of a binding is not, so it is another one that is named.
 func (m *item) ackID() string {
 	id, _ := m.frame.Get(headerAck)
+	if by, _ := m.frame.Get(headerSubscription); strings.HasPrefix(by, bindPrefix) {
+		return strings.Replace(id, by, mainID, 1)
+	}
 	return id
 }

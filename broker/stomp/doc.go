@@ -45,12 +45,11 @@
 // the exchange. Do not leave out the right to write: RabbitMQ's plugin deletes a queue,
 // with all that it has, that may be declared and not bound.
 //
-// Bindings are made by subscribing, since STOMP knows no other way: when Subscribe
-// begins, a connection of a moment's length subscribes to the queue by each of its
-// topics. What that is handed, one message for each and one more, goes back, and comes
-// as redelivered and perhaps behind others. In order the member that receives does it itself, and needs another
-// connection for further topics only: what a former member has left unsettled may then
-// come out of order once, so give such a queue one topic.
+// Bindings are made by subscribing, since STOMP knows no other way: each time that
+// Subscribe connects, a connection of a moment's length subscribes to the queue by each
+// of its topics. What that is handed, one message for each and one more, goes back, and
+// comes as redelivered and perhaps behind others. In order the connection that receives
+// does it itself, so that nothing goes back.
 //
 // InOrder has a second queue, ORDER.billing, that is exclusive: RabbitMQ's STOMP knows
 // neither exclusive consumers nor x-single-active-consumer. The member that has it

@@ -47,7 +47,6 @@ func (c *consumer) takeOrder(ctx context.Context) (*stomp.Conn, error) {
 	for {
 		conn, err := c.try(ctx, lock(orderID, c.orderQueue()))
 		if !errors.Is(err, errLocked) {
-			c.bound = c.bound || err == nil && idle != nil && idle.ready // by the one before us
 			return conn, err
 		}
 		if idle == nil {

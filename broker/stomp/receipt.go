@@ -70,6 +70,7 @@ func (r *receipt) settle(s outbox.Settlement) error {
 			return err
 		}
 	}
+	<-r.delivery.slots
 	r.consumer.unsettled.remove()
 	return err
 }

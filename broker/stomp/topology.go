@@ -65,9 +65,10 @@ func (c *SubscriberConfig) destination(queue, pattern string) string {
 
 // Identifiers of subscriptions. Those of the tiers are their names.
 const (
-	mainID  = "main"
-	orderID = "order"
-	boundID = "bound"
+	mainID     = "main"
+	bindPrefix = "bind-" // of those that bind the queue
+	orderID    = "order"
+	boundID    = "bound"
 )
 
 // subscribe returns a SUBSCRIBE frame that asks for a receipt by its own id.
@@ -83,12 +84,18 @@ func subscribe(id, destination string, prefetch int, headers []stomp.Header) *st
 	return f
 }
 
-// setup makes the queue of the dead letters and, unless it is exclusive, the queue
-// itself, and binds that by all topics. It has connections of its own, which it closes:
-// what they were handed meanwhile goes back to its place. The one that sends has nothing
-// to give back: a broker that is short of memory does not notice its end.
+// setup makes the queue of the dead letters and, unless the subscription does that, the
+// queue itself, and binds that by all topics. It does so for each connection: somebody
+// may have deleted the exchange meanwhile, and with it the bindings. It has connections
+// of its own, which it closes: what they were handed meanwhile goes back to its place.
+// The one that sends has nothing to give back: a broker that is short of memory does not
+// notice its end.
 func (c *consumer) setup(ctx context.Context) error {
-	if err := c.converse(ctx, c.probes(), c.bindings()); err != nil {
+	groups := [][]*stomp.Frame{c.probes()}
+	if !c.bindsItself() {
+		groups = append(groups, c.bindings())
+	}
+	if err := c.converse(ctx, groups...); err != nil {
 		return err
 	}
 	return c.converse(ctx, c.declaration())
@@ -165,18 +172,14 @@ func (c *consumer) probes() []*stomp.Frame {
 	return frames
 }
 
-// bindings returns the frames that bind the queue.
+// bindings returns the frames that bind the queue. Each of them receives from it, too.
 func (c *consumer) bindings() []*stomp.Frame {
-	if !c.binds() || c.config.Exclusive {
+	if !c.binds() {
 		return nil
 	}
-	topics := c.sub.Topics
-	if c.bindsItself() {
-		topics = topics[1:]
-	}
 	var frames []*stomp.Frame
-	for i, pattern := range topics {
-		frames = append(frames, subscribe(fmt.Sprintf("bind-%03d", i), c.config.destination(c.queue, pattern), 1, c.config.mainHeaders(c.queue)))
+	for i, pattern := range c.sub.Topics {
+		frames = append(frames, subscribe(fmt.Sprintf("%s%03d", bindPrefix, i), c.config.destination(c.queue, pattern), 1, c.config.mainHeaders(c.queue)))
 	}
 	return frames
 }
@@ -203,10 +206,10 @@ func (c *consumer) declaration() []*stomp.Frame {
 	return frames
 }
 
-// bindsItself reports whether the subscription binds the queue by the first topic, by
-// subscribing to that in the place of the queue. Who else subscribes, for a moment, is
-// handed messages, and a quorum queue puts what comes back behind what came back before:
-// that is not the order of the queue if a member has left messages unsettled.
+// bindsItself reports whether the connection that receives binds the queue. Who else
+// subscribes, for a moment, is handed messages, and a quorum queue puts what comes back
+// behind what came back before: that is not the order of the queue if a member has left
+// messages unsettled.
 func (c *consumer) bindsItself() bool { return c.sub.InOrder || c.config.Exclusive }
 
 // guard closes conn if ctx ends, or the broker takes too long to answer, before the
@@ -232,8 +235,6 @@ func (c *consumer) declareError(err error) error {
 		return fmt.Errorf("declare queue: grant the rights to configure, write and read it, and to read the exchange: %w", err)
 	case e.Message == "not_found" && strings.Contains(e.Body, "no exchange"):
 		return fmt.Errorf("bind queue: the exchange of Destination is %w: create it: %w", ErrMissing, err)
-	case e.Message == "not_found" && strings.Contains(e.Body, "no queue"):
-		return fmt.Errorf("%w: %w", errGone, err)
 	case e.Message == "resource_locked":
 		return fmt.Errorf("%w: %w", errLocked, err)
 	}
@@ -243,9 +244,6 @@ func (c *consumer) declareError(err error) error {
 // ErrMissing is wrapped by the error of Subscribe that names an exchange which is not
 // there. STOMP cannot create exchanges.
 var ErrMissing = errors.New("missing on the broker")
-
-// errGone: the queue was deleted since it was bound.
-var errGone = errors.New("the queue is gone")
 
 // errLocked: another connection has the exclusive queue.
 var errLocked = errors.New("another connection has the queue for itself")
