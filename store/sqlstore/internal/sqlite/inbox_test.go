@@ -32,6 +32,23 @@ func TestInboxIsNotScanned(t *testing.T) {
 	}
 }
 
+// TestDefaultsAreOfEverySQLite: unixepoch('subsec') is NULL in one before 3.42, and
+// whoever writes brings its own.
+func TestDefaultsAreOfEverySQLite(t *testing.T) {
+	t.Parallel()
+	names, err := NewNames("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := MigrationSQL(names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(text, "unixepoch(") || !strings.Contains(text, "julianday('now')") {
+		t.Error("a default needs SQLite 3.42")
+	}
+}
+
 func explain(t *testing.T, db *sql.DB, text string, args ...any) string {
 	t.Helper()
 	rows, err := db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+text, args...)

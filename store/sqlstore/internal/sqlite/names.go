@@ -22,8 +22,10 @@ const (
 	// never is the retry_at of a message that waits until somebody acts.
 	never = `9223372036854775807`
 
-	// now is the database's clock in microseconds. It ticks in milliseconds.
-	now = `CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000`
+	// now is the database's clock in microseconds. It ticks in milliseconds. Columns
+	// have it as their default, which the SQLite of whoever writes works out: that of
+	// before 3.42 knows no unixepoch('subsec'), and would make it NULL.
+	now = `CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000`
 
 	// uuid makes a version 4 UUID (RFC 9562).
 	uuid = `lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-' ||
