@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,6 +80,9 @@ func (r *lineReader) batch() (entries []entry, err error) {
 			return entries, nil
 		}
 		line, err := r.line()
+		if r.number == 1 {
+			line = bytes.TrimPrefix(line, []byte("\ufeff")) // some editors' mark of UTF-8
+		}
 		if len(bytes.TrimSpace(line)) > 0 && r.number > r.skip {
 			messages, fault := r.parse(line)
 			if fault != nil {
@@ -118,20 +123,43 @@ func (r *lineReader) parse(line []byte) ([]outbox.Message, error) {
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&rec); err != nil {
-		return nil, fmt.Errorf("is not as a line must be: %s", strings.TrimPrefix(err.Error(), "json: "))
+		return nil, fmt.Errorf("is not as a line must be: %s", jsonFault(err))
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("has something behind the object: write one object a line")
 	}
+	var faults []string
 	if !r.timed && (rec.Routes != nil || !rec.DeliverAt.IsZero() || !rec.ExpiresAt.IsZero()) {
-		return nil, errors.New("has routes, deliver_at or expires_at: what is sent directly takes no route, and goes at once")
+		faults = append(faults, "has routes, deliver_at or expires_at: what is sent directly takes no route, and goes at once")
 	}
 	event, err := rec.event()
 	if err != nil {
-		return nil, err
+		faults = append(faults, err.Error())
+		event.Payload = json.RawMessage("null") // for the sake of the other faults
+		event.ContentType = ""
 	}
 	messages, err := prepare(rec.Routes, event)
-	return messages, lineFault(err)
+	if err != nil {
+		faults = append(faults, lineFaults(err)...)
+	}
+	if len(faults) > 0 {
+		return nil, errors.New(strings.Join(faults, "; "))
+	}
+	return messages, nil
+}
+
+// jsonFault says what is wrong with a line without the words of Go.
+func jsonFault(err error) string {
+	var mistyped *json.UnmarshalTypeError
+	if !errors.As(err, &mistyped) {
+		return strings.TrimPrefix(err.Error(), "json: ")
+	}
+	wanted := map[reflect.Kind]string{reflect.String: "a string", reflect.Map: "an object", reflect.Struct: "an object", reflect.Slice: "an array"}
+	place := "it"
+	if mistyped.Field != "" {
+		place = strconv.Quote(mistyped.Field)
+	}
+	return fmt.Sprintf("%s has a JSON %s where %s must be", place, mistyped.Value, wanted[mistyped.Type.Kind()])
 }
 
 // event returns what the line says.
@@ -159,21 +187,20 @@ func (rec *record) event() (outbox.Event, error) {
 	return event, nil
 }
 
-// lineFault names the faults in err as a line names the fields.
-func lineFault(err error) error {
-	var faults []string
+// lineFaults names the faults in err as a line names the fields.
+func lineFaults(err error) (faults []string) {
 	name := strings.NewReplacer("ContentType", "content_type", "DeliverAt", "deliver_at", "ExpiresAt", "expires_at", "Headers", "headers")
 	for _, field := range fieldErrors(err) {
 		text := strings.ToLower(name.Replace(field.Field))
 		if field.Value != "" {
 			text += fmt.Sprintf(" %q", field.Value)
 		}
-		faults = append(faults, text+" "+name.Replace(field.Reason))
+		faults = append(faults, text+" "+name.Replace(reasonOf(field)))
 	}
 	if len(faults) == 0 {
-		return err
+		return []string{err.Error()}
 	}
-	return errors.New(strings.Join(faults, "; "))
+	return faults
 }
 
 // feed brings lines where they go.

@@ -81,15 +81,20 @@ func TestLinesAtFault(t *testing.T) {
 	d := sqliteDesk(t)
 	for line, want := range map[string]string{
 		`{"topic":"a"}`: `has neither "payload" nor "payload_base64"`,
-		`{"topic":"a","payload":1,"payload_base64":"AA=="}`:     `has both`,
-		`{"topic":"a","payload":1,"data":2}`:                    `unknown field "data"`,
-		`{"topic":"a","payload":1} {}`:                          `has something behind the object`,
-		`{"topic":"a","payload":`:                               `is not as a line must be`,
-		`{"topic":5,"payload":1}`:                               `topic`,
-		`{"topic":"a","payload":1,"content_type":"text/plain"}`: `has a payload that is no string, with the content type "text/plain"`,
-		`{"topic":"a","payload":1,"headers":{"a b":"c"}}`:       `headers "a b" has`,
-		`{"topic":"a","payload":1,"id":"7"}`:                    `id "7" is not a UUID`,
-		`{"topic":"a","payload":1,"routes":["a/b"]}`:            `route "a/b" has the character`,
+		`{"topic":"a","payload":1,"payload_base64":"AA=="}`:            `has both`,
+		`{"topic":"a","payload":1,"data":2}`:                           `unknown field "data"`,
+		`{"topic":"a","payload":1} {}`:                                 `has something behind the object`,
+		`{"topic":"a","payload":`:                                      `is not as a line must be`,
+		`{"topic":5,"payload":1}`:                                      `is not as a line must be: "topic" has a JSON number where a string must be`,
+		`{"topic":"a","payload":1,"headers":{"a":true}}`:               `"headers" has a JSON bool where a string must be`,
+		`{"topic":"a","payload":1,"routes":"b"}`:                       `"routes" has a JSON string where an array must be`,
+		`["a"]`:                                                        `it has a JSON array where an object must be`,
+		`{"topic":"a..b","key":"\u0001","content_type":"x"}`:           `has neither "payload" nor "payload_base64"; topic "a..b" has an empty word: separate words by one dot; key`,
+		`{"topic":"a","payload":"` + strings.Repeat("x", 1<<20) + `"}`: "send a reference\n",
+		`{"topic":"a","payload":1,"content_type":"text/plain"}`:        `has a payload that is no string, with the content type "text/plain"`,
+		`{"topic":"a","payload":1,"headers":{"a b":"c"}}`:              `headers "a b" has`,
+		`{"topic":"a","payload":1,"id":"7"}`:                           `id "7" is not a UUID`,
+		`{"topic":"a","payload":1,"routes":["a/b"]}`:                   `route "a/b" has the character`,
 		`{"topic":"a","payload":1,"expires_at":"2030-01-01T00:00:00Z","deliver_at":"2031-01-01T00:00:00Z"}`: `expires_at "2030-01-01T00:00:00Z" is not later than deliver_at`,
 		strings.Repeat("x", maxLine+1): "is longer than",
 	} {
@@ -109,6 +114,13 @@ func TestLinesAtFault(t *testing.T) {
 	if n := len(d.emitted()); n != 0 {
 		t.Errorf("%d messages were emitted", n)
 	}
+}
+
+func TestLinesMayBeginWithAMark(t *testing.T) {
+	t.Parallel()
+	d := sqliteDesk(t)
+	call(t, d.env, "\ufeff"+`{"topic":"a","payload":1}`, "emit", "--lines").want(t, 0)
+	call(t, d.env, `{"topic":"a","payload":1}`+"\n\ufeff"+`{"topic":"b","payload":1}`, "emit", "--lines").want(t, exitFailure, "line 2")
 }
 
 // TestEmitDoesNotWaitForTheEndOfItsInput: a program may write to it for ever.

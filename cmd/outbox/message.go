@@ -134,7 +134,7 @@ func (f *messageFlags) readPayload(l *config.Loaded, stdin io.Reader) {
 // addFieldErrors reports the faults in err by the names of the flags.
 func addFieldErrors(l *config.Loaded, err error, flagOf func(field string) string) {
 	for _, field := range fieldErrors(err) {
-		reason := strings.ReplaceAll(field.Reason, "DeliverAt", flagOf("DeliverAt"))
+		reason := strings.ReplaceAll(reasonOf(field), "DeliverAt", flagOf("DeliverAt"))
 		l.Add(config.Problem{Key: flagOf(field.Field), Value: field.Value, Reason: reason})
 	}
 }
@@ -150,6 +150,12 @@ func fieldErrors(err error) (all []*outbox.FieldError) {
 		all = append(all, field)
 	}
 	return all
+}
+
+// reasonOf returns what is wrong with a field, without what only a program in Go can
+// do about it.
+func reasonOf(field *outbox.FieldError) string {
+	return strings.TrimSuffix(field.Reason, ", or raise WithMaxPayload")
 }
 
 // flagOf returns the flag that sets a field of an event.
