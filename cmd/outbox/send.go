@@ -18,6 +18,9 @@ func (a *app) send() *cobra.Command {
 it. It fails when the broker does not: nobody tries again, and a message of which the answer was lost may
 be there. The payload is what --data says, or the content of --file, or else standard input.
 
+A message that no queue collects is refused by AMQP (--broker-unroutable accept has it dropped); by STOMP the
+broker confirms and drops it, so start the worker, or bind a queue, first.
+
 ` + linesHelp + `
 
 Up to 500 of them are sent before the first is confirmed, and at once when the input pauses. The first line
