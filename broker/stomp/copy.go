@@ -52,7 +52,7 @@ func (c *SubscriberConfig) addressRetry(f *stomp.Frame, queue string, due time.T
 	}
 	f.Add(headerDestination, queuePath(tierFor(wait).queue(queue)))
 	f.Add(headerRetryAt, due.UTC().Format(time.RFC3339Nano))
-	f.Headers = append(f.Headers, c.queueHeaders("")...)
+	f.Headers = append(f.Headers, c.queueHeaders(queue)...)
 }
 
 // addressDeadLetter has f go to the dead letters.

@@ -95,7 +95,7 @@ func (c *consumer) subscriptions() []*stomp.Frame {
 	}
 	var frames []*stomp.Frame
 	for _, t := range tiers {
-		frames = append(frames, subscribe(t.name, queuePath(t.queue(c.queue)), tierPrefetch, c.config.queueHeaders("")))
+		frames = append(frames, subscribe(t.name, queuePath(t.queue(c.queue)), tierPrefetch, c.config.queueHeaders(c.queue)))
 	}
 	destination := plainQueuePath(c.queue) // were it declared here, it would not be bound
 	switch {

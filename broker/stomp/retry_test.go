@@ -150,6 +150,35 @@ func TestRetryCutAnywhere(t *testing.T) {
 	}
 }
 
+// Members keep what waits, and give it back when they end. If that is more often than a
+// delivery limit allows, the message comes early, and is not lost.
+func TestDeliveryLimitLosesNoRetry(t *testing.T) {
+	t.Parallel()
+	server, address := broker(t)
+	server.Eval(fmt.Sprintf(`rabbit_policy:set(<<"%s">>, <<"limit">>, <<"^RETRY">>, [{<<"delivery-limit">>, 2}], 0, <<"queues">>, <<"test">>).`, vhostOf(address)))
+	config := &SubscriberConfig{Connection: quick}
+	in := listen(t, address, config, everything(5), nil)
+	in.waitReady()
+	m := testMessages("a.b", 1)[0]
+	if failed := publishAgain(t, newPublisher(t, address, nil), []*outbox.Message{m}); failed != nil {
+		t.Fatal(failed)
+	}
+	mustSettle(t, in.next(), retryAfter(time.Hour))
+	for range 20 {
+		if len(in.got) > 0 {
+			break
+		}
+		in.stop() // a member has what waits when it is ready
+		in = listen(t, address, config, everything(5), nil)
+		in.waitReady()
+	}
+	r := in.next()
+	if r.ID != m.ID || r.Topic != m.Topic || r.Failure == nil || *r.Failure != *failed(1) {
+		t.Errorf("got %+v with %+v", r.Message, r.Failure)
+	}
+	mustSettle(t, r, acked)
+}
+
 // What the sender gave a message is there after a retry and in the dead letters.
 func TestRetryKeepsProperties(t *testing.T) {
 	t.Parallel()

@@ -32,13 +32,13 @@ func TestQueuesAreDeclared(t *testing.T) {
 		want   map[string]string
 	}{
 		"default": {nil, map[string]string{
-			"q": durable + dead("DLQ.q") + quorum + "]", "DLQ.q": durable + quorum + "]", "RETRY.10s.q": durable + quorum + "]", "RETRY.24h.q": durable + quorum + "]",
+			"q": durable + dead("DLQ.q") + quorum + "]", "DLQ.q": durable + quorum + "]", "RETRY.10s.q": durable + dead("q") + quorum + "]", "RETRY.24h.q": durable + dead("q") + quorum + "]",
 		}},
 		"classic": {&SubscriberConfig{QueueType: Classic, QueueHeaders: map[string]string{"x-max-length": "7"}}, map[string]string{
 			"q": durable + dead("DLQ.q") + `,{<<"x-max-length">>,7}` + classic + "]", "DLQ.q": durable + classic + "]",
 		}},
 		"as django-outbox-pattern": {&SubscriberConfig{DOP: true}, map[string]string{
-			"q": durable + dead("DLQ.q") + "]", "DLQ.q": durable + dead("DLQ.DLQ.DLQ.q") + "]", "RETRY.10s.q": durable + "]",
+			"q": durable + dead("DLQ.q") + "]", "DLQ.q": durable + dead("DLQ.DLQ.DLQ.q") + "]", "RETRY.10s.q": durable + dead("q") + "]",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

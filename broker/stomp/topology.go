@@ -14,7 +14,10 @@ import (
 	"github.com/outbox-go/outbox/broker/stomp/internal/stomp"
 )
 
-// queueHeaders returns the headers by which a frame declares a durable queue.
+// queueHeaders returns the headers by which a frame declares a durable queue. What waits
+// for a retry has the queue itself as that of its dead letters: a quorum queue with a
+// delivery limit gives up what was given back so often, as at each end of a member, and
+// to come early is better than to be lost.
 func (c *SubscriberConfig) queueHeaders(deadLetterKey string) []stomp.Header {
 	h := []stomp.Header{{Name: headerDurable, Value: "true"}, {Name: headerAutoDelete, Value: "false"}}
 	if c.QueueType != "" {
