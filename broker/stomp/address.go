@@ -46,7 +46,8 @@ func parseAddress(rawURL string) (*address, error) {
 	}
 	if path != "" {
 		vhost, err := url.PathUnescape(path)
-		if err != nil || strings.Contains(path, "/") || hasControl(vhost) {
+		if err != nil || strings.ContainsAny(path, "/@") || // of a password with a slash, perhaps
+			hasControl(vhost) {
 			return nil, errURL
 		}
 		a.vhost = vhost

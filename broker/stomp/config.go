@@ -127,8 +127,8 @@ func (c *PublisherConfig) withDefaults() PublisherConfig {
 
 func (c *PublisherConfig) validate() []error {
 	errs := append(c.Connection.validate(), receiptTimeoutFault(c.ReceiptTimeout)...)
-	if !strings.HasPrefix(c.Destination, "/") || strings.Count(c.Destination, topicMark) > 1 || hasControl(c.Destination) {
-		errs = append(errs, fmt.Errorf("Destination is %q, want a path such as %q, with %s once at most", c.Destination, DefaultDestination, topicMark))
+	if !isDestination(c.Destination) || strings.Count(c.Destination, topicMark) > 1 {
+		errs = append(errs, fmt.Errorf("Destination is %q, want %s, with %s once at most", c.Destination, destinationForms, topicMark))
 	}
 	return errs
 }
@@ -154,9 +154,8 @@ func (c *SubscriberConfig) withDefaults() SubscriberConfig {
 
 func (c *SubscriberConfig) validate() []error {
 	errs := append(c.Connection.validate(), receiptTimeoutFault(c.ReceiptTimeout)...)
-	if c.Destination != queueDestination && (!strings.HasPrefix(c.Destination, "/") || !strings.HasSuffix(c.Destination, "/"+topicMark) ||
-		strings.Count(c.Destination, topicMark) > 1 || hasControl(c.Destination)) {
-		errs = append(errs, fmt.Errorf("Destination is %q, want one that ends in /%s, such as %q, or %q", c.Destination, topicMark, DefaultDestination, queueDestination))
+	if c.Destination != queueDestination && !isBindable(c.Destination) {
+		errs = append(errs, fmt.Errorf("Destination is %q, want %q, /exchange/NAME/%s or %q", c.Destination, DefaultDestination, topicMark, queueDestination))
 	}
 	if c.QueueType != Quorum && c.QueueType != Classic && (c.QueueType != "" || !c.DOP) {
 		errs = append(errs, fmt.Errorf("QueueType is %q, want %q or %q", c.QueueType, Quorum, Classic))

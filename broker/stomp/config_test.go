@@ -3,6 +3,7 @@ package stomp
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,25 @@ func TestWhatGoesTogetherIsAccepted(t *testing.T) {
 	}
 }
 
+// RabbitMQ refuses a message to a destination that it does not know, and would refuse
+// each of them.
+func TestDestinationsThatCannotBe(t *testing.T) {
+	t.Parallel()
+	for _, destination := range []string{
+		"/topics/{topic}", "/topic/a/{topic}", "/topic/", "/queue", "/queue/", "/", "/exchange", "/exchange/", "/exchange//{topic}",
+		"/exchange/a/b/{topic}", "/temp-queue/x", "/reply-queue/x", "/amq/queue/", "/amq/queue/a/b", "topic/{topic}", "/queue/a\n",
+	} {
+		_, err := NewPublisher("stomp://localhost", &PublisherConfig{Destination: destination})
+		wantTexts(t, err, "Destination", fmt.Sprintf("%q", destination))
+		_, err = NewSubscriber("stomp://localhost", &SubscriberConfig{Destination: destination})
+		wantTexts(t, err, "Destination", fmt.Sprintf("%q", destination))
+	}
+	for _, destination := range []string{"/queue/{topic}", "/amq/queue/{topic}", "/exchange/{topic}", "/exchange/orders", "/exchange/{topic}/{topic}"} {
+		_, err := NewSubscriber("stomp://localhost", &SubscriberConfig{Destination: destination})
+		wantTexts(t, err, "Destination", fmt.Sprintf("%q", destination))
+	}
+}
+
 func TestSubscriptionsThatCannotBe(t *testing.T) {
 	t.Parallel()
 	s := newSubscriber(t, "stomp://localhost", &SubscriberConfig{Exclusive: true})
@@ -77,6 +97,7 @@ func TestFaultyURLKeepsItsPassword(t *testing.T) {
 		"stomp://user:s3cr3t@host:port/", "stomp://user:s3cr3t/x@host/", "stomp://user:s3cr3t#x@host", "stomp://user:s3cr3t%zz@host",
 		"stomp://user:s3cr3t @ho st", "stomp://user:s3cr3t@a,,b", "stomp://user:s3cr3t@a,b:0", "stomp://user:s3cr3t@host/a/b", "s3cr3t",
 		"redis://user:s3cr3t@host", "stomp://user:s3cr3t@host?password=s3cr3t", "stomp://user:s3cr3t@", "stomp://user:s3cr3t%0A@host", "",
+		"stomp://user:12/s3cr3t@host", "stomp://user:12/x@s3cr3t",
 	} {
 		_, err := NewPublisher(url, nil)
 		if err == nil {

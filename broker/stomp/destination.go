@@ -2,6 +2,7 @@ package stomp
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -33,6 +34,32 @@ func unescapeSegment(s string) string {
 		return plain
 	}
 	return s
+}
+
+// destinationForms says what a message can be sent to. RabbitMQ has more, for queues
+// that live as long as a connection.
+const destinationForms = "/topic/KEY, /exchange/NAME/KEY, /exchange/NAME, /queue/NAME or /amq/queue/NAME"
+
+// isDestination reports whether s is one of these. A slash in a segment is %2F.
+func isDestination(s string) bool {
+	for _, form := range [...]struct {
+		prefix      string
+		least, most int // segments behind the prefix
+	}{{"/topic/", 1, 1}, {"/exchange/", 1, 2}, {"/queue/", 1, 1}, {"/amq/queue/", 1, 1}} {
+		rest, ok := strings.CutPrefix(s, form.prefix)
+		segments := strings.Split(rest, "/")
+		if ok && len(segments) >= form.least && len(segments) <= form.most {
+			return !slices.Contains(segments, "") && !hasControl(s)
+		}
+	}
+	return false
+}
+
+// isBindable reports whether a queue can be bound by s for each topic.
+func isBindable(s string) bool {
+	exchange, ok := strings.CutSuffix(s, "/"+topicMark)
+	return ok && isDestination(s) && !strings.Contains(exchange, topicMark) &&
+		(exchange == "/topic" || strings.HasPrefix(exchange, "/exchange/"))
 }
 
 // template is a destination in which topics are put.
