@@ -323,13 +323,22 @@ func TestD04_VersionIsAppendedOnce(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a destination that is no topic", func(t *testing.T) {
+	queue := []model.Config{{Destination: "/queue/users", Version: "v2"}}
+	t.Run("a destination that is no topic by AMQP", func(t *testing.T) {
 		t.Parallel()
-		b := newPublishedBed(t, false)
-		configs := []model.Config{{Destination: "/queue/users", Version: "v2"}}
-		d := b.save(t, MyModel{}, 1, configs)[0]
+		d := newPublishedBed(t, false).save(t, MyModel{}, 1, queue)[0]
 		if d.Topic != "users.v2" || d.Headers[stomp.HeaderDestination] != "/queue/users.v2" || d.Version != "v2" {
 			t.Errorf("version %q of %q was sent, for %q", d.Version, d.Topic, d.Headers)
+		}
+	})
+	t.Run("a destination that is no topic by STOMP", func(t *testing.T) {
+		t.Parallel()
+		b := newPublishedBed(t, true)
+		ch := collecting(t, b.broker.(*rabbit).address, "users.v2")
+		must(t, publishing(t, b.system, queue...).Create(&MyModel{}).Error)
+		d := awaitDelivery(t, ch, "users.v2")
+		if d.Exchange != "" || d.RoutingKey != "users.v2" || d.Headers[outbox.HeaderTopic] != "users.v2" || d.Headers[outbox.HeaderVersion] != "v2" {
+			t.Errorf("sent to %q by %q with %v", d.Exchange, d.RoutingKey, d.Headers)
 		}
 	})
 }

@@ -207,6 +207,9 @@ func TestBodyFollowsEncodingJSON(t *testing.T) {
 	if got := bodyOf(t, model.Config{}, o); got != `{"id": 1, "Euro": "e", "a/b é": "s"}` {
 		t.Errorf("the body is %s", got)
 	}
+	if got := bodyOf(t, model.Config{Fields: []string{"Euro"}}, o); got != `{"id": 1, "Euro": "e"}` {
+		t.Errorf("the body of a field is %s", got)
+	}
 	events, err := publish[odd](t, model.Config{Destination: "x", Key: "Euro"}).Saved(o).Events(t.Context())
 	if err != nil || events[0].Key != "e" {
 		t.Errorf("the key is %q, error %v", events[0].Key, err)
