@@ -89,7 +89,7 @@ func TestLinesAtFault(t *testing.T) {
 		`{"topic":"a","payload":1,"headers":{"a":true}}`:               `"headers" has a JSON bool where a string must be`,
 		`{"topic":"a","payload":1,"routes":"b"}`:                       `"routes" has a JSON string where an array must be`,
 		`["a"]`:                                                        `it has a JSON array where an object must be`,
-		`{"topic":"a..b","key":"\u0001","content_type":"x"}`:           `has neither "payload" nor "payload_base64"; topic "a..b" has an empty word: separate words by one dot; key`,
+		`{"topic":"a..b","key":"\u0001","content_type":"x"}`:           `has neither "payload" nor "payload_base64"; topic "a..b" has an empty word: dots separate words and stand neither first, last nor twice; key`,
 		`{"topic":"a","payload":"` + strings.Repeat("x", 1<<20) + `"}`: "send a reference\n",
 		`{"topic":"a","payload":1,"content_type":"text/plain"}`:        `has a payload that is no string, with the content type "text/plain"`,
 		`{"topic":"a","payload":1,"headers":{"a b":"c"}}`:              `headers "a b" has`,
