@@ -1,6 +1,7 @@
 package stomp
 
 import (
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -78,6 +79,18 @@ func (t *template) destination(topic string) string {
 		return t.before
 	}
 	return t.before + escapeSegment(topic) + t.after
+}
+
+// named returns how RabbitMQ's errors name what all destinations do, an exchange or a
+// queue, or "".
+func (t *template) named() string {
+	if exchange := t.exchange(); exchange != "" {
+		return fmt.Sprintf("exchange '%s'", exchange)
+	}
+	if t.fixed {
+		return fmt.Sprintf("queue '%s'", QueueName(t.before))
+	}
+	return ""
 }
 
 // exchange returns the name of the exchange that all destinations name, or "".

@@ -19,8 +19,8 @@
 //
 // Messages go to /topic/{topic}, which is RabbitMQ's exchange amq.topic with the topic
 // as routing key, or to what Destination says: /exchange/NAME/{topic} for another
-// exchange, which must be there, /queue/NAME for one queue, which is declared, or
-// /amq/queue/NAME for one that is there. Topic patterns are AMQP's own. The header
+// exchange, which must be there, /queue/NAME for one queue, which is declared without
+// arguments, or /amq/queue/NAME for one that is there, as each that a Subscriber declares. Topic patterns are AMQP's own. The header
 // stomp-destination of a message has it go elsewhere. A message that no queue is bound
 // for is confirmed and dropped; an alternate exchange, which a policy can give to the
 // exchange, keeps it.

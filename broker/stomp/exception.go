@@ -23,18 +23,21 @@ var (
 	errReceiptTimeout = errors.New("stomp: the broker did not confirm in time")
 	errUnknownReceipt = errors.New("stomp: the broker sent a receipt that was not asked for")
 	errWordless       = outbox.Refused(errors.New("stomp: the broker ended the connection each time that it got this message, " +
-		"and did not say why: is a queue full that has the overflow behaviour reject-publish?"))
+		"and did not say why: is a queue full that has the overflow behaviour reject-publish, or the message above the limit of a frame?"))
 )
 
 // blames reports whether the broker ended the connection because of a message that
-// was sent. exchange is the one that the configuration names: if that is missing, or
-// may not be written to, every message would meet with it.
-func blames(e *stomp.ServerError, exchange string) bool {
+// was sent, some of which to destinations of their own if own says so. named is what the
+// configuration names: if that is missing, or may not be written to, or is declared with
+// other properties, every message would meet with it.
+func blames(e *stomp.ServerError, named string, own bool) bool {
 	switch e.Message {
 	case "connection_forced", "internal_error", "resource_error", "not_allowed", "AMQP connection died", "AMQP channel died":
 		return false
-	case "not_found", "access_refused":
-		return exchange == "" || !strings.Contains(e.Body, fmt.Sprintf("exchange '%s'", exchange)) || strings.Contains(e.Body, "access to topic")
+	case "Invalid destination", "Unknown destination":
+		return own
+	case "not_found", "access_refused", "precondition_failed":
+		return named == "" || !strings.Contains(e.Body, named) || strings.Contains(e.Body, "access to topic")
 	}
 	return !e.Handshake
 }
@@ -78,6 +81,8 @@ type suspects struct {
 	patience int
 	// witnesses were unanswered when the last connection ended without a word.
 	witnesses map[string]struct{}
+	// witnessed are the suspects of which nothing else is known.
+	witnessed map[string]struct{}
 }
 
 func (s *suspects) any() bool { return len(s.ids) > 0 }
@@ -102,10 +107,26 @@ func (s *suspects) witness(unanswered []pending) {
 	s.witnesses = make(map[string]struct{}, len(unanswered))
 	for _, m := range unanswered {
 		if _, again := before[m.id]; again {
+			if s.witnessed == nil {
+				s.witnessed = make(map[string]struct{})
+			}
+			if !s.has(m.id) {
+				s.witnessed[m.id] = struct{}{}
+			}
 			s.add(m.id)
 		}
 		s.witnesses[m.id] = struct{}{}
 	}
+}
+
+// down notes that the broker cannot be connected to. It was not a message that ended the
+// connection then.
+func (s *suspects) down() {
+	clear(s.witnesses)
+	for id := range s.witnessed {
+		delete(s.ids, id)
+	}
+	clear(s.witnessed)
 }
 
 // answered notes that the broker has answered the message.
@@ -117,7 +138,9 @@ func (s *suspects) answered(id string) {
 		return
 	}
 	delete(s.ids, id)
+	delete(s.witnessed, id)
 	if s.patience--; s.patience <= 0 {
 		clear(s.ids)
+		clear(s.witnessed)
 	}
 }

@@ -163,7 +163,7 @@ func TestWindowTakesReceiptsInAnyOrder(t *testing.T) {
 	w := newWindow()
 	done := func(error) {}
 	for i := range uint64(maxUnanswered) {
-		if got := w.add("", done); got != i+1 {
+		if got := w.add(&outbox.Message{}, done); got != i+1 {
 			t.Fatalf("receipt %d is %d", i+1, got)
 		}
 	}
@@ -192,20 +192,27 @@ func TestWindowTakesReceiptsInAnyOrder(t *testing.T) {
 
 func TestWhoIsBlamed(t *testing.T) {
 	t.Parallel()
+	const toExchange, toQueue = "/exchange/orders/{topic}", "/queue/orders"
 	for _, c := range []struct {
-		message, body string
-		want          bool
+		destination, message, body string
+		own, want                  bool
 	}{
-		{"Unknown destination", "'/x' is not a valid destination", true},
-		{"precondition_failed", "PRECONDITION_FAILED - message size 2 is larger than configured max size 1", true},
-		{"not_found", "NOT_FOUND - no exchange 'orders' in vhost '/'", false},
-		{"not_found", "NOT_FOUND - no exchange 'other' in vhost '/'", true},
-		{"access_refused", "ACCESS_REFUSED - access to exchange 'orders' in vhost '/' refused for user 'u'", false},
-		{"access_refused", "ACCESS_REFUSED - access to topic 'a' in exchange 'orders' in vhost '/' refused for user 'u'", true},
-		{"connection_forced", "CONNECTION_FORCED - broker forced connection closure", false},
+		{toExchange, "Unknown destination", "'/x' is not a valid destination", true, true},
+		{toExchange, "Unknown destination", "'/x' is not a valid destination", false, false},
+		{toExchange, "precondition_failed", "PRECONDITION_FAILED - message size 2 is larger than configured max size 1", false, true},
+		{toExchange, "not_found", "NOT_FOUND - no exchange 'orders' in vhost '/'", false, false},
+		{toExchange, "not_found", "NOT_FOUND - no exchange 'other' in vhost '/'", true, true},
+		{toExchange, "access_refused", "ACCESS_REFUSED - access to exchange 'orders' in vhost '/' refused for user 'u'", false, false},
+		{toExchange, "access_refused", "ACCESS_REFUSED - access to topic 'a' in exchange 'orders' in vhost '/' refused for user 'u'", false, true},
+		{toExchange, "connection_forced", "CONNECTION_FORCED - broker forced connection closure", true, false},
+		{toQueue, "precondition_failed", "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'orders' in vhost '/'", false, false},
+		{toQueue, "precondition_failed", "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'mine' in vhost '/'", true, true},
+		{toQueue, "access_refused", "ACCESS_REFUSED - access to queue 'orders' in vhost '/' refused for user 'u'", false, false},
+		{"/queue/{topic}", "access_refused", "ACCESS_REFUSED - access to queue 'orders' in vhost '/' refused for user 'u'", false, true},
 	} {
-		if got := blames(&stomp.ServerError{Message: c.message, Body: c.body}, "orders"); got != c.want {
-			t.Errorf("%s: %s: blamed is %v", c.message, c.body, got)
+		tmpl := newTemplate(c.destination)
+		if got := blames(&stomp.ServerError{Message: c.message, Body: c.body}, tmpl.named(), c.own); got != c.want {
+			t.Errorf("%s: %s: %s: blamed is %v", c.destination, c.message, c.body, got)
 		}
 	}
 }

@@ -150,7 +150,7 @@ func (p *Publisher) admit(ctx context.Context, m *outbox.Message, done func(erro
 		}
 		if p.ready() {
 			p.writing.Lock()
-			return p.session, p.session.window.add(m.ID, done), nil
+			return p.session, p.session.window.add(m, done), nil
 		}
 		if expired == nil {
 			timer := time.NewTimer(p.config.ReceiptTimeout)

@@ -125,7 +125,7 @@ func TestMissingExchangeIsUnavailable(t *testing.T) {
 func TestFlushedMessagesGoOut(t *testing.T) {
 	t.Parallel()
 	_, address := broker(t)
-	p := newPublisher(t, address, nil)
+	p := newPublisher(t, address, &PublisherConfig{Connection: Connection{SendHeartbeat: 10 * time.Minute}}) // a heart-beat would send, too
 	if err := publishOne(t, p, testMessages("a", 1)[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -390,6 +390,39 @@ func TestSuspectsAreForgotten(t *testing.T) {
 	}
 	if s.any() {
 		t.Error("the suspect that does not come is waited for")
+	}
+}
+
+// Of a message that is unanswered each time that the broker goes down nothing is known.
+func TestOutagesMakeNoSuspects(t *testing.T) {
+	t.Parallel()
+	var s suspects
+	s.add("blamed")
+	lost := []pending{{id: "a"}}
+	for range 3 {
+		s.witness(lost)
+		s.witness(lost)
+		s.down()
+	}
+	s.witness(lost)
+	if s.has("a") || !s.has("blamed") {
+		t.Errorf("suspects are %v, want that alone which the broker has blamed", s.ids)
+	}
+}
+
+// A queue that a subscriber has declared has other properties than a SEND to it asks for.
+// That is the configuration's fault, and not a message's.
+func TestQueueWithOtherPropertiesIsUnavailable(t *testing.T) {
+	t.Parallel()
+	_, address := broker(t)
+	declared(t, address, nil)
+	p := newPublisher(t, address, &PublisherConfig{Connection: quick, Destination: "/queue/q"})
+	for range 3 {
+		wantErr(t, publishOne(t, p, testMessages("a", 1)[0]), outbox.ErrUnavailable)
+	}
+	right := newPublisher(t, address, &PublisherConfig{Destination: "/amq/queue/q"})
+	if err := publishOne(t, right, testMessages("a", 1)[0]); err != nil {
+		t.Errorf("by /amq/queue the answer is %v", err)
 	}
 }
 

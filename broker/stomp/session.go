@@ -172,12 +172,15 @@ func (p *Publisher) overdue(s *session) bool {
 func (p *Publisher) lose(s *session, reason error) bool {
 	var exception *stomp.ServerError
 	p.mu.Lock()
-	blamed := s != nil && s.window.len() > 0 && errors.As(reason, &exception) && blames(exception, p.encoder.template.exchange())
+	blamed := s != nil && s.window.len() > 0 && errors.As(reason, &exception) && blames(exception, p.encoder.template.named(), s.window.anyOwn())
 	p.session, p.connecting, p.down = nil, blamed, reason
 	if !blamed {
 		p.maxPayload = 0 // it may be another broker that comes back
 	} else if limit, ok := sizeLimit(exception); ok {
 		p.maxPayload = limit
+	}
+	if s == nil {
+		p.suspects.down()
 	}
 	p.changed()
 	p.mu.Unlock()

@@ -1,6 +1,10 @@
 package stomp
 
-import "time"
+import (
+	"time"
+
+	"github.com/outbox-go/outbox"
+)
 
 // maxUnanswered is the greatest number of messages published and not answered.
 const maxUnanswered = 4096
@@ -18,6 +22,7 @@ type window struct {
 // pending is a message that waits for its answer. An answered one has no done.
 type pending struct {
 	id   string
+	own  bool // it has a destination of its own
 	done func(error)
 	sent time.Time
 }
@@ -29,9 +34,9 @@ func (w *window) len() int { return w.n }
 func (w *window) full() bool { return w.next-w.head == maxUnanswered }
 
 // add returns the number of the message's receipt.
-func (w *window) add(id string, done func(error)) uint64 {
+func (w *window) add(m *outbox.Message, done func(error)) uint64 {
 	number := w.next
-	w.ring[number%maxUnanswered] = pending{id: id, done: done, sent: time.Now()}
+	w.ring[number%maxUnanswered] = pending{id: m.ID, own: m.Headers[HeaderDestination] != "", done: done, sent: time.Now()}
 	w.next++
 	w.n++
 	return number
@@ -61,6 +66,16 @@ func (w *window) oldest() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return w.ring[w.head%maxUnanswered].sent, true
+}
+
+// anyOwn reports whether an unanswered message has a destination of its own.
+func (w *window) anyOwn() bool {
+	for number := w.head; number < w.next; number++ {
+		if w.ring[number%maxUnanswered].own {
+			return true
+		}
+	}
+	return false
 }
 
 // drain removes all, the oldest first.
