@@ -26,6 +26,8 @@ import (
 
 func TestSubscribeReportsAllThatIsWrong(t *testing.T) {
 	t.Parallel()
+	ended, end := context.WithCancel(t.Context())
+	end() // nothing is to run, whatever is taken for right
 	const good = " --broker-url amqp://h --queue q --topic a --exec /bin/true"
 	for args, want := range map[string]string{
 		"": "4 problems|broker.url: is not set|subscribe.queue: is not set: give the flag --queue|subscribe.topics: is not set: give the flag --topic|--exec: is not given, and neither is --forward",
@@ -55,7 +57,7 @@ func TestSubscribeReportsAllThatIsWrong(t *testing.T) {
 		"--topic= --topic b" + good:                        "subscribe.topics \"b,a\" (flag --topic): has an empty value",
 		"--queue --broker-url amqp://u:geheim@h --topic a": "--exec: is not given",
 	} {
-		got := call(t, nil, "", append([]string{"subscribe"}, strings.Fields(args)...)...)
+		got := callContext(ended, nil, "", append([]string{"subscribe"}, strings.Fields(args)...)...)
 		t.Run(args, func(t *testing.T) { got.want(t, exitUsage, strings.Split(want, "|")...) })
 		if strings.Contains(got.stderr, "geheim") {
 			t.Errorf("%s: a secret is shown: %s", args, got.stderr)

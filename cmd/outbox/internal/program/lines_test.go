@@ -283,7 +283,9 @@ func TestTwinSaysWhatItWaitsFor(t *testing.T) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	stop()
-	<-ended
+	if err := <-ended; err == nil {
+		t.Error("the first was not ended")
+	}
 }
 
 // TestMessagesThatHaveNoID: they are none of them another's twin, and can be answered.

@@ -67,7 +67,7 @@ func ofDriver(err error) bool {
 // transient goes by the code where the driver's error tells it, else by SQLite's
 // words, which all drivers repeat.
 func transient(err error) bool {
-	if coded, ok := err.(interface{ Code() int }); ok { //nolint:errorlint // of this error alone
+	if coded, ok := err.(interface{ Code() int }); ok {
 		return slices.Contains(transientCodes, coded.Code()&0xff)
 	}
 	return slices.ContainsFunc(transientWords, func(words string) bool { return strings.Contains(err.Error(), words) })
