@@ -233,7 +233,7 @@ func TestTimeout(t *testing.T) {
 // batch, and what only waits for a slot is to blame for nothing.
 func TestATimedOutBatchCountsOnlyIfTheWorkerHasSomeOfIt(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, &webhook.ReceiverConfig{Timeout: 200 * time.Millisecond})
+	b := newBed(t, &webhook.ReceiverConfig{Timeout: time.Second})
 	s := b.subscribe(1, nil)
 	hangs := b.posting(batched, batch(event("1", "a"), event("2", "a")))
 	m := s.next()

@@ -125,7 +125,7 @@ func TestADeadHTTP2ConnectionIsGivenUp(t *testing.T) {
 		}
 		return stalling{c, first, over}, nil
 	}
-	p := open(t, server.URL, &PublisherConfig{Transport: transport, Timeout: 300 * time.Millisecond})
+	p := open(t, server.URL, &PublisherConfig{Transport: transport, Timeout: time.Second})
 	wantClass(t, p.Send(t.Context(), message("0", "")), nil)
 	first.Store(true)
 	deadline := time.Now().Add(patience)
