@@ -35,10 +35,11 @@ published before is replaced, with nothing lost or doubled in between. The paylo
 fields, by default of all columns that there are; the key is the primary key, unless --key names other
 columns. In the topic {op}, {table} and {schema} stand for insert, update or delete, and the names.
 
-TABLE is written as in SQL. Who writes it must be allowed to insert into the outbox. TRUNCATE publishes
-nothing. On PostgreSQL, 14 or later, a column may be renamed and is published under its old name, while a
-column that is published cannot be dropped and keeps its type until "outbox untrack"; what is written to
-a partition by its own name is not seen. On SQLite a table that is made anew is to be tracked again.
+TABLE is written as in SQL; on SQLite it is the name alone, without quotes. Who writes it must be allowed
+to insert into the outbox. TRUNCATE publishes nothing. On PostgreSQL, 14 or later, a column may be renamed
+and is published under its old name, while a column that is published cannot be dropped and keeps its type
+until "outbox untrack"; what is written to a partition by its own name is not seen. On SQLite a table that
+is made anew is to be tracked again.
 
 With --print the SQL goes to standard output instead, for a migration tool of your own, made for the table
 as it is in the database now. It has a BEGIN and a COMMIT of its own: take them off if the tool or another
