@@ -259,7 +259,7 @@ func TestD16_ProgramThatSettlesNothing(t *testing.T) {
 	for name, tc := range map[string]struct{ script, reason, warning string }{
 		"silent":     {"sleep 1000", "its time-out, the handler returned: the program ended without an answer: signal: terminated", "ending a program that has not answered"},
 		"ends":       {"read line; exit 0", "the program ended without an answer: it ended by itself", "program ended without answers"},
-		"closed":     {"exec >&-; read line; sleep 1000", "its time-out", "ending a program that has not answered"},
+		"closed":     {"read line; exec >&-; sleep 1000", "the program ended without an answer: signal: terminated", "ending a program that has closed its standard output"},
 		"unknown id": {`read line; echo '{"id":"x","ack":true}'; sleep 1000`, "its time-out", "is for a message that it does not have"},
 		"no answer":  {`read line; id=${line#*\"id\":\"}; echo "{\"id\":\"${id%%\"*}\"}"; sleep 1000`, "is no object with", "answer of the program not understood"},
 	} {
