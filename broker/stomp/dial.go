@@ -57,6 +57,7 @@ func (e *endpoint) dialConfig(host string) *stomp.Config {
 	c := &stomp.Config{
 		Addr: host, Host: e.vhost, Login: e.login, Passcode: e.pass,
 		Send: e.config.SendHeartbeat, Receive: e.config.ReceiveHeartbeat, Timeout: e.config.DialTimeout,
+		Limits: stomp.Limits{Headers: 1 << 15}, // others may give messages more than we do
 	}
 	if e.scheme == "stomps" {
 		c.TLS = e.config.TLS

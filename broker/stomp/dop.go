@@ -39,7 +39,9 @@ func addDOP(f *stomp.Frame, m *outbox.Message, destination string) {
 	f.Add(dopID, m.ID)
 	f.Add(dopDestination, destination)
 	f.Add(dopType, cmp.Or(m.Type, dopMessageType))
-	f.Add(dopSentTime, dopTime(m.CreatedAt))
+	if !m.CreatedAt.IsZero() {
+		f.Add(dopSentTime, dopTime(m.CreatedAt))
+	}
 	f.Add(dopCorrelationID, cmp.Or(m.Headers[outbox.HeaderCorrelationID], m.Headers[dopCorrelationID], m.CorrelationID()))
 }
 

@@ -81,6 +81,9 @@ func fault(m *outbox.Message) string {
 			return fmt.Sprintf("%s has %d bytes, RabbitMQ allows %d", f.name, len(f.value), maxShortString)
 		}
 	}
+	if strings.Contains(m.Topic, "%2F") && m.Headers[HeaderDestination] == "" {
+		return "topic has %2F, which RabbitMQ takes for a slash"
+	}
 	size := len(m.ID) + len(m.Type) + len(m.Key) + len(m.Tenant) + len(m.Version)
 	for name, value := range m.Headers {
 		size += len(name) + len(value)

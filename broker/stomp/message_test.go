@@ -78,7 +78,7 @@ func TestDOPHeaders(t *testing.T) {
 		"none of its own": {outbox.Message{ID: "m", Topic: "a", CreatedAt: at.Truncate(time.Second)}, map[string]string{
 			dopID: "m", dopDestination: "/topic/a", dopType: "Published", dopSentTime: "2024-02-29T23:59:59Z", dopCorrelationID: "m",
 		}},
-		"the user's chain": {outbox.Message{ID: "m", Topic: "a", Headers: map[string]string{dopCorrelationID: "theirs"}}, map[string]string{dopCorrelationID: "theirs"}},
+		"the user's chain": {outbox.Message{ID: "m", Topic: "a", Headers: map[string]string{dopCorrelationID: "theirs"}}, map[string]string{dopCorrelationID: "theirs", dopSentTime: ""}},
 	} {
 		var f stomp.Frame
 		e := encoder{template: newTemplate(DefaultDestination), dop: true}
@@ -147,6 +147,7 @@ func TestMessagesThatCannotBeSent(t *testing.T) {
 	for name, m := range map[string]outbox.Message{
 		"topic": {Topic: long}, "content type": {ContentType: long}, "header name": {Headers: map[string]string{long: ""}},
 		"headers": {Headers: many}, "properties": {Headers: map[string]string{"x": strings.Repeat("x", maxHeaderBytes)}},
+		"%2F":     {Topic: "a%2Fb"},
 		"no name": {Headers: map[string]string{"": ""}}, "header": {Headers: map[string]string{"x-max-" + long[:240]: ""}},
 	} {
 		if got := fault(&m); !strings.Contains(got, strings.Fields(name)[0]) && !strings.Contains(got, name) {

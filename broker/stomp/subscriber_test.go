@@ -328,3 +328,29 @@ func TestStandbyWithOtherTopicsIsNotReady(t *testing.T) {
 	}
 	mustSettle(t, other.next(), acked)
 }
+
+// What another client gives its messages does not end the connection each time that
+// they come: AMQP allows headers without a name, and as many as there is room for.
+func TestForeignHeadersBlockNothing(t *testing.T) {
+	t.Parallel()
+	server, address := broker(t)
+	in := listen(t, address, nil, everything(5), nil)
+	in.waitReady()
+	for name, c := range map[string]struct {
+		headers string // in Erlang
+		want    int
+	}{
+		"many":    {`[{integer_to_binary(N), longstr, <<"x">>} || N <- lists:seq(1, 1100)]`, 1100},
+		"no name": {`[{<<>>, longstr, <<"x">>}, {<<"a">>, longstr, <<"b">>}]`, 1},
+	} {
+		server.Eval(fmt.Sprintf(`ok = rabbit_basic:publish(rabbit_misc:r(<<"%s">>, exchange, <<"amq.topic">>), <<"a">>, [{headers, %s}], <<"x">>).`,
+			vhostOf(address), c.headers))
+		for _, s := range []outbox.Settlement{retryAfter(0), acked} {
+			r := in.next()
+			if len(r.Headers) != c.want {
+				t.Errorf("%s: got %d headers, want %d", name, len(r.Headers), c.want)
+			}
+			mustSettle(t, r, s)
+		}
+	}
+}

@@ -84,7 +84,7 @@ func NewDecoder(r io.Reader, limits Limits) *Decoder {
 }
 
 // Decode returns the next frame, which is the caller's own; heart-beats are passed
-// over. It returns io.EOF at the end between two frames, and a [*ProtocolError] or
+// over, and so are headers of a MESSAGE that have no name. It returns io.EOF at the end between two frames, and a [*ProtocolError] or
 // [*LimitError] for what no frame may have. After an error the stream is out of step,
 // and Decode must not be called again.
 func (d *Decoder) Decode() (*Frame, error) {
@@ -163,6 +163,9 @@ func (d *Decoder) headers(f *Frame) (length int64, err error) {
 		}
 		if total += len(line); total > d.limits.HeaderBytes {
 			return 0, &LimitError{What: "the length of all headers", Limit: d.limits.HeaderBytes}
+		}
+		if line[0] == ':' && f.Command == Message {
+			continue // AMQP knows headers without a name
 		}
 		start := len(d.text)
 		name, value, err := d.header(f.Command, line, count)
