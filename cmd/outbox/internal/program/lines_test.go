@@ -322,7 +322,9 @@ func TestProgramThatCannotBeSpokenWith(t *testing.T) {
 	t.Run("it has closed its standard output", func(t *testing.T) {
 		t.Parallel()
 		l, file, log := startSpeakers(t, 1)
-		if got := judge(t, l.Handle(t.Context(), textDelivery("1", "close"))); got.Outcome != outbox.Retry || !strings.Contains(got.Failure.Reason, "signal: terminated") {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if got := judge(t, l.Handle(ctx, textDelivery("1", "close"))); got.Outcome != outbox.Retry || !strings.Contains(got.Failure.Reason, "signal: terminated") {
 			t.Errorf("got %v", got)
 		}
 		pidsIn(t, file, 2)
