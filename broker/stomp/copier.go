@@ -14,6 +14,8 @@ import (
 // maxCopies is the greatest number of copies that wait for the broker's receipt.
 const maxCopies = 256
 
+var errStopped = errors.New("stomp: the copy is given up: the subscription ends")
+
 var errCopyTimeout = errors.New("stomp: the broker did not confirm the copy in time")
 
 // copier sends copies of messages and waits for their receipts. It has a connection
@@ -50,15 +52,17 @@ func newCopier(e *endpoint, timeout time.Duration, closed <-chan struct{}) *copi
 }
 
 // publish returns nil when the broker has taken responsibility for f. Otherwise it
-// may have taken it all the same.
-func (c *copier) publish(f *stomp.Frame) error {
+// may have taken it all the same. It gives up when stop is closed, which may be nil.
+func (c *copier) publish(f *stomp.Frame, stop <-chan struct{}) error {
 	select {
 	case c.slots <- struct{}{}:
 		defer func() { <-c.slots }()
+	case <-stop:
+		return errStopped
 	case <-c.closed:
 		return errSubscriberClosed
 	}
-	l, err := c.open()
+	l, err := c.open(stop)
 	if err != nil {
 		return err
 	}
@@ -78,18 +82,22 @@ func (c *copier) publish(f *stomp.Frame) error {
 	case <-timer.C:
 		_ = l.conn.Close()
 		return errCopyTimeout
+	case <-stop:
+		return errStopped
 	case <-c.closed:
 		return errSubscriberClosed
 	}
 }
 
 // open returns the link, a new one if the last is lost.
-func (c *copier) open() (*link, error) {
+func (c *copier) open(stop <-chan struct{}) (*link, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case isClosed(c.closed):
 		return nil, errSubscriberClosed
+	case isClosed(stop):
+		return nil, errStopped
 	case c.ended:
 		return nil, errStale
 	case c.link != nil && !isClosed(c.link.ended):
@@ -107,10 +115,15 @@ func (c *copier) open() (*link, error) {
 		select {
 		case <-c.closed:
 			cancel()
+		case <-stop:
+			cancel()
 		case <-ctx.Done():
 		}
 	}()
 	conn, err := c.endpoint.connect(ctx)
+	if err != nil && ctx.Err() != nil {
+		return nil, errStopped // the others may try
+	}
 	if err != nil {
 		err = fmt.Errorf("stomp: %w", err)
 		c.failed, c.again = err, time.Now().Add(c.endpoint.config.backoff(c.failures))

@@ -53,8 +53,8 @@
 //
 // InOrder has a second queue, ORDER.billing, that is exclusive: RabbitMQ's STOMP knows
 // neither exclusive consumers nor x-single-active-consumer. The member that has it
-// receives; the others ask for it about once a second, each of which the broker logs as
-// an error. They are ready when the first has bound the queue by the same topics, which
+// receives; the others ask for it, at first about once a second and then at least every
+// five seconds, each of which the broker logs as an error. They are ready when the first has bound the queue by the same topics, which
 // BOUND.HASH.billing tells; a member with other topics is ready when it is its turn.
 //
 // # Retries and dead letters

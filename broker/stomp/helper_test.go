@@ -118,6 +118,7 @@ func publishAgain(t *testing.T, p *Publisher, msgs []*outbox.Message) []outcome 
 // inbox is a subscription whose messages are taken one by one.
 type inbox struct {
 	tb    testing.TB
+	from  *Subscriber
 	ready chan struct{}
 	got   chan *outbox.Received
 	ended chan error
@@ -130,7 +131,7 @@ func listen(tb testing.TB, address string, config *SubscriberConfig, sub outbox.
 	s := newSubscriber(tb, address, config)
 	ctx, cancel := context.WithCancel(context.Background())
 	in := &inbox{
-		tb: tb, ready: make(chan struct{}, 1000), got: make(chan *outbox.Received, 100_000),
+		tb: tb, from: s, ready: make(chan struct{}, 1000), got: make(chan *outbox.Received, 100_000),
 		ended: make(chan error, 1), end: cancel,
 	}
 	tb.Cleanup(cancel)

@@ -21,9 +21,13 @@ import (
 // the others that the queue is bound by the topics: they cannot do that themselves,
 // since in STOMP to bind a queue is to receive from it.
 
-// turnPoll is how long a member that stands by waits, at most, before it looks again
-// whether the turn is its own.
-const turnPoll = time.Second
+// A member that stands by waits for up to turnPoll before it looks again whether the turn
+// is its own. While it does so the wait grows to longTurnPoll: each look is a connection,
+// and an error in the broker's log.
+const (
+	turnPoll     = time.Second
+	longTurnPoll = 5 * time.Second
+)
 
 // lock returns a frame that takes an exclusive queue for the connection.
 func lock(id, queue string) *stomp.Frame {
@@ -44,7 +48,7 @@ func (c *consumer) boundQueue() string {
 func (c *consumer) takeOrder(ctx context.Context) (*stomp.Conn, error) {
 	var idle *standby
 	defer func() { idle.close() }()
-	for {
+	for poll := turnPoll; ; {
 		conn, err := c.try(ctx, lock(orderID, c.orderQueue()))
 		if !errors.Is(err, errLocked) {
 			return conn, err
@@ -63,8 +67,11 @@ func (c *consumer) takeOrder(ctx context.Context) (*stomp.Conn, error) {
 				c.ready()
 			}
 		}
-		if err := idle.wait(ctx, turnPoll/2+rand.N(turnPoll/2)); err != nil {
+		if err := idle.wait(ctx, poll/2+rand.N(poll/2)); err != nil {
 			return nil, err
+		}
+		if idle.ready {
+			poll = min(longTurnPoll, poll*3/2)
 		}
 	}
 }

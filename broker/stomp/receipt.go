@@ -93,7 +93,7 @@ func (r *receipt) move(s outbox.Settlement) error {
 	} else {
 		r.consumer.config.addressDeadLetter(f, r.consumer.queue)
 	}
-	if err := r.consumer.copier.publish(f); err != nil {
+	if err := r.consumer.copier.publish(f, nil); err != nil {
 		if isClosed(r.delivery.ended) {
 			return errStale
 		}

@@ -3,6 +3,7 @@ package stomp
 import (
 	"fmt"
 	"maps"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ func TestBrokerInTrouble(t *testing.T) {
 	t.Parallel()
 	server := testenv.StartRabbitMQ(t, nil)
 	blockedWhileRetrying(t, server)
+	blockedWhileStopping(t, server)
 	killedWhileDelaying(t, server)
 }
 
@@ -75,6 +77,40 @@ func blockedWhileRetrying(t *testing.T, server *testenv.RabbitMQServer) {
 	}
 	in.stopWith(outbox.Ack) // retries that came again
 	second.stopWith(outbox.Ack)
+}
+
+// A subscription ends though the broker confirms none of the copies under way.
+func blockedWhileStopping(t *testing.T, server *testenv.RabbitMQServer) {
+	address := server.STOMPURL(server.NewVHost(t))
+	in := listen(t, address, &SubscriberConfig{Connection: quick, ReceiptTimeout: time.Hour}, everything(5), nil)
+	in.waitReady()
+	if failed := publishAgain(t, newPublisher(t, address, nil), testMessages("a", 5)); failed != nil {
+		t.Fatal(failed)
+	}
+	for range 5 {
+		mustSettle(t, in.next(), retryAfter(3*time.Second))
+	}
+	server.Eval(`rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).`)
+	for deadline := time.Now().Add(patience); in.from.copies() < 2; { // the broker may take the first
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is sent on")
+		}
+		runtime.Gosched()
+	}
+	in.stopWith(outbox.Requeue)
+	server.Eval(`rabbit_alarm:clear_alarm({resource_limit, memory, node()}).`)
+	in = listen(t, address, nil, everything(5), nil)
+	in.collect(map[string]bool{"a-00000": true, "a-00001": true, "a-00002": true, "a-00003": true, "a-00004": true})
+}
+
+// copies returns how many are under way.
+func (s *Subscriber) copies() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.stops {
+		n += len(c.copier.slots)
+	}
+	return n
 }
 
 // What waits when the broker is killed comes when it is back, not before its time.

@@ -4,12 +4,16 @@ import (
 	"net/url"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/brokertest"
 	"github.com/outbox-go/outbox/internal/testenv"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) {
+	testenv.Main(m, func() error { return goleak.Find(goleak.IgnoreAnyFunction(testenv.Watchdog)) })
+}
 
 func TestConformance(t *testing.T) {
 	t.Parallel()

@@ -57,7 +57,8 @@ func (w *waiter) signal() {
 	}
 }
 
-// run sends on what is to go, until stop is closed.
+// run sends on what is to go, until stop is closed. What is under way then is given up,
+// since the broker may be blocked: it comes again, at worst with a copy of it.
 func (w *waiter) run(stop <-chan struct{}) {
 	defer w.moving.Wait()
 	timer := time.NewTimer(time.Hour)
@@ -65,7 +66,7 @@ func (w *waiter) run(stop <-chan struct{}) {
 	for {
 		leaving, wait := w.look(time.Now())
 		for _, h := range leaving {
-			w.moving.Go(func() { w.move(h) })
+			w.moving.Go(func() { w.move(h, stop) })
 		}
 		timer.Reset(wait)
 		select {
@@ -111,17 +112,17 @@ func (w *waiter) leaves(h *held) time.Time {
 }
 
 // move sends h to the queue, or to the tier where it has to wait further.
-func (w *waiter) move(h *held) {
+func (w *waiter) move(h *held, stop <-chan struct{}) {
 	if isClosed(w.delivery.ended) {
 		return // it comes again
 	}
 	c := w.consumer
 	f := copyOf(h.frame, c.queue)
 	c.config.addressRetry(f, c.queue, h.due, time.Until(h.due))
-	err := c.copier.publish(f)
+	err := c.copier.publish(f, stop)
 	if err == nil {
 		_ = w.delivery.acks.ack(h.ackID()) // else it comes again, and so do its copies
-	} else if !isClosed(w.delivery.ended) {
+	} else if !isClosed(w.delivery.ended) && !isClosed(stop) {
 		c.endpoint.config.Logger.Warn("message not sent on after its delay", "queue", c.sub.Queue, "error", err)
 	}
 	w.mu.Lock()
