@@ -204,7 +204,7 @@ func TestDeliveryLimitLosesNoRetry(t *testing.T) {
 		if len(in.got) > 0 {
 			break
 		}
-		in.stop() // a member has what waits when it is ready
+		in.stopWith(outbox.Requeue) // a member has what waits when it is ready
 		in = listen(t, address, config, everything(5), nil)
 		in.waitReady()
 	}
