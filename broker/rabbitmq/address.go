@@ -21,6 +21,10 @@ func (a *address) String() string {
 
 // parseAddresses returns an address for each host of a URL, at least one.
 func parseAddresses(rawURL string) ([]address, error) {
+	if path, _, _ := strings.Cut(behindHosts(rawURL), "?"); strings.Contains(path, "@") {
+		// Mostly a password with a slash in it, of which parts would be taken for names.
+		return nil, errors.New(`the URL has an "@" behind its hosts: a slash in the user's name or password is written %2F, an "@" in the virtual host %40`)
+	}
 	urls := splitHosts(rawURL)
 	addresses := make([]address, len(urls))
 	for i, url := range urls {
@@ -35,14 +39,20 @@ func parseAddresses(rawURL string) ([]address, error) {
 	return addresses, nil
 }
 
+// behindHosts returns what a URL has behind its hosts.
+func behindHosts(rawURL string) string {
+	_, rest, _ := strings.Cut(rawURL, "://")
+	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
+		return rest[end:]
+	}
+	return ""
+}
+
 // splitHosts makes of a URL with several hosts one for each of them. It makes no
 // valid URL of one that is not.
 func splitHosts(rawURL string) []string {
 	scheme, rest, _ := strings.Cut(rawURL, "://")
-	end := strings.IndexAny(rest, "/?#")
-	if end < 0 {
-		end = len(rest)
-	}
+	end := len(rest) - len(behindHosts(rawURL))
 	user := strings.LastIndexByte(rest[:end], '@') + 1
 	hosts := strings.Split(rest[user:end], ",")
 	if len(hosts) == 1 {

@@ -22,7 +22,7 @@ func TestHostsOfURL(t *testing.T) {
 		"amqps://u:p@a,b:1/v%2Fw?x=1,2": {`amqps://a:5671, vhost "v/w"`, `amqps://b:1, vhost "v/w"`},
 		"amqp://[::1]:1,[::2],c":        {`amqp://::1:1, vhost "/"`, `amqp://::2:5672, vhost "/"`, `amqp://c:5672, vhost "/"`},
 		"amqp://u:p,q@h/":               {`amqp://h:5672, vhost "/"`},
-		"amqp://u@a/v,w@x":              {`amqp://a:5672, vhost "v,w@x"`},
+		"amqp://u@a/v,w%40x?y=@":        {`amqp://a:5672, vhost "v,w@x"`},
 	} {
 		addresses, err := parseAddresses(rawURL)
 		if err != nil {

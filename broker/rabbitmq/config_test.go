@@ -30,7 +30,7 @@ func TestFaultyURLKeepsItsPassword(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{
 		"amqp://user:s3cr3t@host:port/", "amqp://user:s3cr3t/x@host/", "amqp://user:s3cr3t#x@host", "amqp://user:s3cr3t%zz@host",
-		"amqp://user:s3cr3t @host", "amqp://user:s3cr3t@a,,b", "amqp://user:s3cr3t@a,b:port", "s3cr3t", "redis://user:s3cr3t@host", "",
+		"amqp://user:12/s3cr3t@host", "amqp://user:12#s3cr3t@host/", "amqp://user:s3cr3t @host", "amqp://user:s3cr3t@a,,b", "amqp://user:s3cr3t@a,b:port", "s3cr3t", "redis://user:s3cr3t@host", "",
 	} {
 		_, err := NewPublisher(url, nil)
 		if err == nil {
