@@ -23,6 +23,7 @@ import (
 	"github.com/outbox-go/outbox/broker/stomp"
 	"github.com/outbox-go/outbox/internal/testenv"
 	"github.com/outbox-go/outbox/relay"
+	"github.com/outbox-go/outbox/worker"
 )
 
 // protocol is a way to reach RabbitMQ.
@@ -310,7 +311,11 @@ func TestD24_SeveralHosts(t *testing.T) {
 		first, second := testenv.NewProxy(t, there.host(t)), testenv.NewProxy(t, there.host(t))
 		both := there.at(t, first.Addr(), second.Addr())
 		s := newSystem(newSQLite(t), elsewhere{})
-		r := startWorker(t, both.openSubscriber(t), "both", "#")
+		// Only such a queue keeps its order where a connection is lost.
+		w := worker.New(both.openSubscriber(t), &worker.Config{Queue: "both", Logger: quiet(), InOrder: true})
+		r := newRecorder(t)
+		worker.Handle(w, "#", r.handle)
+		r.stop = runWorker(t, w)
 		theRelay := both.startRelay(t, s)
 		for i, move := range []struct{ from, to *testenv.Proxy }{{first, second}, {second, first}} {
 			cut := move.from.CutAfter(20_000)
