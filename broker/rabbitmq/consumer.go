@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/internal/consuming"
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
@@ -27,7 +28,7 @@ type consumer struct {
 	ladder      ladder
 	copier      *copier
 	established bool // ready has been called
-	unsettled   unsettled
+	unsettled   consuming.Unsettled
 	forwards    sync.WaitGroup // messages on their way to another delay queue
 }
 
@@ -84,7 +85,7 @@ func (c *consumer) hopeless(err error) bool {
 // finish waits for the settlement of what was passed on.
 func (c *consumer) finish() error {
 	select {
-	case <-c.unsettled.none():
+	case <-c.unsettled.None():
 		if !isClosed(c.closed) {
 			return nil
 		}
@@ -146,7 +147,7 @@ func (c *consumer) serve(ctx context.Context, d *delivery) error {
 	}
 	c.forwards.Wait()
 	select {
-	case <-c.unsettled.none():
+	case <-c.unsettled.None():
 	case <-d.closed: //nolint:errcheck // why it was lost does not matter at the end
 	case <-c.closed:
 	}
@@ -228,44 +229,4 @@ func (d *delivery) reason() error {
 	default:
 		return errors.New("the broker has cancelled the consumer")
 	}
-}
-
-// unsettled counts messages that were passed on and not settled. The zero value is
-// ready to use.
-type unsettled struct {
-	mu   sync.Mutex
-	n    int
-	zero chan struct{} // closed when n is 0; nil unless somebody waits
-}
-
-func (u *unsettled) add() {
-	u.mu.Lock()
-	u.n++
-	u.mu.Unlock()
-}
-
-func (u *unsettled) remove() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.n--
-	if u.n == 0 && u.zero != nil {
-		close(u.zero)
-		u.zero = nil
-	}
-}
-
-// none returns a channel that is closed when nothing is unsettled. It is called
-// when nothing more is added.
-func (u *unsettled) none() <-chan struct{} {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.zero == nil {
-		u.zero = make(chan struct{})
-	}
-	zero := u.zero
-	if u.n == 0 {
-		close(u.zero)
-		u.zero = nil
-	}
-	return zero
 }

@@ -47,7 +47,7 @@ func (c *consumer) receipt(d *delivery, m *amqp.Delivery) *outbox.Received {
 	r.Redelivered = m.Redelivered || r.Failure != nil // to the broker a copy is new
 	r.Settle = r.settle
 	d.ledger.add(&r.entry)
-	c.unsettled.add()
+	c.unsettled.Add()
 	return &r.Received
 }
 
@@ -78,7 +78,7 @@ func (r *receipt) settle(s outbox.Settlement) error {
 			return err
 		}
 	}
-	r.consumer.unsettled.remove()
+	r.consumer.unsettled.Remove()
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/broker/stomp/internal/stomp"
+	"github.com/outbox-go/outbox/internal/consuming"
 )
 
 // consumer is one running Subscribe.
@@ -23,7 +24,7 @@ type consumer struct {
 
 	copier      *copier
 	established bool // ready has been called
-	unsettled   unsettled
+	unsettled   consuming.Unsettled
 }
 
 func newConsumer(s *Subscriber, sub outbox.Subscription, ready func(), receive func(*outbox.Received)) *consumer {
@@ -68,7 +69,7 @@ func (c *consumer) hopeless(err error) bool {
 // finish waits for the settlement of what was passed on.
 func (c *consumer) finish() error {
 	select {
-	case <-c.unsettled.none():
+	case <-c.unsettled.None():
 		if !isClosed(c.closed) {
 			return nil
 		}
@@ -134,7 +135,7 @@ func (c *consumer) serve(ctx context.Context, d *delivery) error {
 	// the broker takes it back in its order.
 	d.keep()
 	select {
-	case <-c.unsettled.none():
+	case <-c.unsettled.None():
 	case <-d.ended:
 	case <-c.closed:
 	}
@@ -159,44 +160,4 @@ func (c *consumer) consume(ctx context.Context, d *delivery) error {
 		d.received = true
 		c.receive(c.receipt(d, m))
 	}
-}
-
-// unsettled counts messages that were passed on and not settled. The zero value is
-// ready to use.
-type unsettled struct {
-	mu   sync.Mutex
-	n    int
-	zero chan struct{} // closed when n is 0; nil unless somebody waits
-}
-
-func (u *unsettled) add() {
-	u.mu.Lock()
-	u.n++
-	u.mu.Unlock()
-}
-
-func (u *unsettled) remove() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.n--
-	if u.n == 0 && u.zero != nil {
-		close(u.zero)
-		u.zero = nil
-	}
-}
-
-// none returns a channel that is closed when nothing is unsettled. It is called
-// when nothing more is added.
-func (u *unsettled) none() <-chan struct{} {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.zero == nil {
-		u.zero = make(chan struct{})
-	}
-	zero := u.zero
-	if u.n == 0 {
-		close(u.zero)
-		u.zero = nil
-	}
-	return zero
 }

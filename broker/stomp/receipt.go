@@ -38,7 +38,7 @@ func (c *consumer) receipt(d *delivery, m *item) *outbox.Received {
 	redelivered, _ := m.frame.Get(headerRedelivered)
 	r.Redelivered = redelivered == "true" || m.again || r.Failure != nil // to the broker a copy is new
 	r.Settle = r.settle
-	c.unsettled.add()
+	c.unsettled.Add()
 	return &r.Received
 }
 
@@ -71,7 +71,7 @@ func (r *receipt) settle(s outbox.Settlement) error {
 		}
 	}
 	<-r.delivery.slots
-	r.consumer.unsettled.remove()
+	r.consumer.unsettled.Remove()
 	return err
 }
 
