@@ -36,7 +36,11 @@ func TestRabbitMQWithTLSKnowsItsClients(t *testing.T) {
 			{"who asks for another host", &tls.Config{RootCAs: authority.Pool(), ServerName: "127.0.0.1"}, "127.0.0.1"},
 			{"who trusts others", &tls.Config{ServerName: "localhost"}, "authority"},
 		} {
-			err := converse(u.Host, hello, tc.tls)
+			said := hello
+			if tc.want != "" {
+				said = "" // a server that has refused answers anything more with a reset, which can overtake its reason
+			}
+			err := converse(u.Host, said, tc.tls)
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%s: %s: error %v, want one with %q", u.Scheme, tc.name, err, tc.want)
 			}
