@@ -1,0 +1,67 @@
+// Package measure is what every benchmark of this project has in common, whatever it
+// measures: the messages, the judge of what arrives, the consumer, and the
+// distribution of latencies. It knows no database and no broker, so that peers are
+// measured by the same means.
+package measure
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+
+	"github.com/outbox-go/outbox"
+)
+
+// Topic is that of all messages.
+const Topic = "bench.message"
+
+// Load says what messages are like. They are numbered from 0, and the messages of a key
+// are to arrive in the order of their numbers.
+type Load struct {
+	Messages int
+	Keys     int // 0 for messages without keys
+	Payload  int // bytes, at least MinPayload
+}
+
+// MinPayload is the size of the number that a payload begins with.
+const MinPayload = 8
+
+// Key returns the key of message n, empty if there are none.
+func (l *Load) Key(n int) string {
+	if l.Keys == 0 {
+		return ""
+	}
+	return strconv.Itoa(n % l.Keys)
+}
+
+// Event returns message n. The payload is random but for its number, so that nothing
+// on the way can compress it.
+func (l *Load) Event(n int) outbox.Event {
+	return outbox.Event{Topic: Topic, Key: l.Key(n), Payload: l.Body(n)}
+}
+
+// Body returns the payload of message n.
+func (l *Load) Body(n int) []byte {
+	payload := make([]byte, max(l.Payload, MinPayload))
+	binary.BigEndian.PutUint64(payload, uint64(n)) //nolint:gosec // counted from 0
+	random := rand.NewPCG(uint64(n), 1)            //nolint:gosec // as above
+	for at := MinPayload; at < len(payload); at += 8 {
+		var word [8]byte
+		binary.BigEndian.PutUint64(word[:], random.Uint64())
+		copy(payload[at:], word[:])
+	}
+	return payload
+}
+
+// number returns the number that a payload begins with.
+func (l *Load) number(payload []byte) (int, error) {
+	if len(payload) < MinPayload {
+		return 0, fmt.Errorf("a payload of %d bytes has no number", len(payload))
+	}
+	n := binary.BigEndian.Uint64(payload)
+	if n >= uint64(l.Messages) { //nolint:gosec // not negative
+		return 0, fmt.Errorf("message %d was never emitted", n)
+	}
+	return int(n), nil //nolint:gosec // less than Messages
+}
