@@ -11,16 +11,13 @@ package demo
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"strings"
 	"time"
 
-	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/scratch"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
 	"github.com/outbox-go/outbox/relay"
 )
@@ -76,26 +73,23 @@ func (o *Options) timeout() time.Duration {
 // is known, also when the error says that not all was done. The result's own error
 // is not part of the error.
 func Run(ctx context.Context, o Options) (result *Result, err error) {
-	name := "outbox_demo_" + strings.ToLower(rand.Text()[:10])
-	dir, err := os.MkdirTemp("", name+"-")
+	own, err := scratch.New("outbox_demo")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	shop, err := openShop(ctx, &o, name, dir)
+	defer func() { err = errors.Join(err, own.Remove(ctx)) }()
+	shop, err := openShop(ctx, &o, own)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, cleanUp(ctx, shop.remove)) }()
-	broker, remove, err := openBroker(&o, name, dir)
+	broker, err := own.Broker(o.BrokerURL)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, cleanUp(ctx, remove)) }()
 	if err := shop.setUp(ctx, accounts(o.Keys)); err != nil {
 		return nil, fmt.Errorf("set up the demo's tables: %w", err)
 	}
-	r := &run{Options: o, name: name, shop: shop, broker: broker, ledger: newLedger(o.Messages)}
+	r := &run{Options: o, name: own.Name, shop: shop, broker: broker, ledger: newLedger(o.Messages)}
 	runErr := r.execute(ctx)
 	committed, err := r.committed(ctx)
 	if err != nil {
@@ -105,15 +99,6 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	return &judged, runErr
 }
 
-// cleanUpTimeout bounds each thing that is done after the end.
-const cleanUpTimeout = 20 * time.Second
-
-func cleanUp(ctx context.Context, remove func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
-	defer cancel()
-	return remove(ctx)
-}
-
 // accounts are the keys.
 func accounts(n int) []string {
 	names := make([]string, n)
@@ -121,10 +106,4 @@ func accounts(n int) []string {
 		names[i] = fmt.Sprintf("account-%04d", i+1)
 	}
 	return names
-}
-
-// brokerConfig is the configuration for a broker's URL, with exchange, queue and
-// stream of the demo's own.
-func brokerConfig(url, name string) config.Broker {
-	return config.Broker{URL: url, Exchange: name, Stream: name, SubjectPrefix: name + "."}
 }

@@ -12,6 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/outbox-go/outbox/cmd/outbox/internal/scratch"
 	"github.com/outbox-go/outbox/internal/testenv"
 )
 
@@ -77,18 +81,30 @@ func TestPostgresToRabbitMQ(t *testing.T) {
 
 func TestPostgresToJetStreamOfElsewhere(t *testing.T) {
 	t.Parallel()
-	s, err := startJetStream(t.TempDir())
+	elsewhere, err := scratch.New("outbox_test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.WaitForShutdown()
-	defer s.Shutdown()
+	defer func() { _ = elsewhere.Remove(t.Context()) }()
+	broker, err := elsewhere.Broker("")
+	if err != nil {
+		t.Fatal(err)
+	}
 	runGood(t, Options{
 		Messages: 500, Keys: 10, Relays: 2,
-		DatabaseURL: testenv.Postgres(t).NewDatabase(t), BrokerURL: s.ClientURL(),
+		DatabaseURL: testenv.Postgres(t).NewDatabase(t), BrokerURL: broker.URL,
 	})
-	if info, err := s.Jsz(nil); err != nil || info.Streams != 0 {
-		t.Errorf("got %+v, %v, want no stream left behind", info, err)
+	nc, err := nats.Connect(broker.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range js.StreamNames(t.Context()).Name() {
+		t.Errorf("stream %s left behind", name)
 	}
 }
 

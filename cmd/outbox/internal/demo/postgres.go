@@ -2,12 +2,11 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/scratch"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
 )
 
@@ -42,14 +41,8 @@ type postgresShop struct {
 	sql    string
 }
 
-func openPostgresShop(ctx context.Context, c config.Database, o *Options) (*postgresShop, error) {
-	const followers, perRelay = 8, 4
-	s, err := wire.OpenPostgres(ctx, c, postgresConcurrency+followers+perRelay*o.Relays, o.Logger)
-	if err != nil {
-		return nil, err
-	}
-	schema := pgx.Identifier{c.Schema}.Sanitize()
-	return &postgresShop{outbox: s, schema: schema, sql: fmt.Sprintf(postgresPlace, schema)}, nil
+func newPostgresShop(d *scratch.Database) *postgresShop {
+	return &postgresShop{outbox: d.Postgres, schema: d.Schema(), sql: fmt.Sprintf(postgresPlace, d.Schema())}
 }
 
 func (s *postgresShop) store() wire.Store { return s.outbox }
@@ -80,13 +73,4 @@ func (s *postgresShop) committed(ctx context.Context) ([]order, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[order])
-}
-
-func (s *postgresShop) remove(ctx context.Context) error {
-	err := s.outbox.Store.Close()
-	if _, dropErr := s.outbox.Pool.Exec(ctx, "DROP SCHEMA IF EXISTS "+s.schema+" CASCADE"); dropErr != nil {
-		err = errors.Join(err, fmt.Errorf("drop schema %s, which remains: %w", s.schema, dropErr))
-	}
-	s.outbox.Pool.Close()
-	return err
 }

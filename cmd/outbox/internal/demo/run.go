@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/scratch"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
 	"github.com/outbox-go/outbox/relay"
 	"github.com/outbox-go/outbox/worker"
@@ -67,7 +68,7 @@ func (r *run) startWorker(ctx context.Context, fail context.CancelCauseFunc) (*s
 	}
 	w := worker.New(sub, &worker.Config{
 		Queue: r.name, Concurrency: workerConcurrency, Prefetch: workerPrefetch, Logger: r.Logger,
-		Retries: worker.Retries{Delays: []time.Duration{retryDelay}},
+		Retries: worker.Retries{Delays: []time.Duration{scratch.RetryDelay}},
 	})
 	worker.Handle(w, topic, func(_ context.Context, d *worker.Delivery[payload]) error {
 		r.ledger.deliver(order{ID: d.ID, Account: d.Payload.Account, N: d.Payload.Number}, time.Now())
@@ -123,9 +124,11 @@ func (r *run) awaitQuiet(ctx context.Context) error {
 
 // committed reads the business rows, also when ctx has ended.
 func (r *run) committed(ctx context.Context) ([]order, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
-	defer cancel()
-	orders, err := r.shop.committed(ctx)
+	var orders []order
+	err := scratch.Finally(ctx, func(ctx context.Context) (err error) {
+		orders, err = r.shop.committed(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the committed orders: %w", err)
 	}

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/outbox-go/outbox"
-	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/scratch"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
 )
 
@@ -32,25 +29,19 @@ type shop interface {
 
 	// holds reports whether a transaction that stays open leaves others alone.
 	holds() bool
-
-	// remove removes all that setUp made, and closes the database.
-	remove(ctx context.Context) error
 }
 
-// openShop opens the database that o names, or an SQLite file in dir.
-func openShop(ctx context.Context, o *Options, name, dir string) (shop, error) {
-	c := config.Database{URL: o.DatabaseURL, Schema: name}
-	if wire.DatabaseKind(c.URL) == wire.Postgres {
-		return openPostgresShop(ctx, c, o)
+// openShop opens the database that o names, or an SQLite file.
+func openShop(ctx context.Context, o *Options, own *scratch.Scratch) (shop, error) {
+	const followers, perRelay = 8, 4
+	d, err := own.Database(ctx, o.DatabaseURL, postgresConcurrency+followers+perRelay*o.Relays, o.Logger)
+	if err != nil {
+		return nil, err
 	}
-	path := filepath.Join(dir, "shop.db")
-	if c.URL != "" {
-		path = strings.TrimPrefix(c.URL, "sqlite:")
-		if _, err := os.Lstat(path); err == nil {
-			return nil, fmt.Errorf("the file %s exists: the demo makes a database of its own and removes it, so name a new file", path)
-		}
+	if d.Postgres != nil {
+		return newPostgresShop(d), nil
 	}
-	return openSQLiteShop(path)
+	return &sqliteShop{outbox: d.SQLite}, nil
 }
 
 // payload is what a message tells of its order.

@@ -3,10 +3,7 @@ package demo
 import (
 	"context"
 	"database/sql"
-	"errors"
-	"os"
 
-	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
 )
 
@@ -28,15 +25,6 @@ const sqliteConcurrency = 4
 // sqliteShop is a shop in a file of its own.
 type sqliteShop struct {
 	outbox *wire.SQLiteStore
-	path   string
-}
-
-func openSQLiteShop(path string) (*sqliteShop, error) {
-	s, err := wire.OpenSQLite(config.Database{URL: "sqlite:" + path})
-	if err != nil {
-		return nil, err
-	}
-	return &sqliteShop{outbox: s, path: path}, nil
 }
 
 func (s *sqliteShop) store() wire.Store { return s.outbox }
@@ -87,14 +75,4 @@ func (s *sqliteShop) committed(ctx context.Context) ([]order, error) {
 		orders = append(orders, o)
 	}
 	return orders, rows.Err()
-}
-
-func (s *sqliteShop) remove(context.Context) error {
-	err := s.outbox.Close()
-	for _, end := range []string{"", "-wal", "-shm"} {
-		if removeErr := os.Remove(s.path + end); removeErr != nil && !os.IsNotExist(removeErr) {
-			err = errors.Join(err, removeErr)
-		}
-	}
-	return err
 }

@@ -1,4 +1,4 @@
-package demo
+package scratch
 
 import (
 	"context"
@@ -15,37 +15,42 @@ import (
 	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
 )
 
-// retryDelay is the only one: each is a queue on RabbitMQ, and all that the drivers
-// make for retries and dead letters, under names of theirs, is to be removed.
-const retryDelay = time.Second
+// RetryDelay is the only delay of retries that a run's workers may have: each is a
+// queue on RabbitMQ, and all that the drivers make for retries and dead letters, under
+// names of theirs, is to be removed.
+const RetryDelay = time.Second
 
-// openBroker returns the configuration for the broker that o names, or for a
-// JetStream server that it starts with its files in dir, and what removes all that
-// the demo leaves there.
-func openBroker(o *Options, name, dir string) (config.Broker, func(context.Context) error, error) {
-	switch wire.BrokerKind(o.BrokerURL) {
+// Broker returns the configuration for an exchange or a stream on the broker that url
+// names, or without url on a JetStream server that runs in this process, with its
+// files in s.Dir. The only queue, which workers make as they start, is s.Name.
+func (s *Scratch) Broker(url string) (config.Broker, error) {
+	c := config.Broker{URL: url, Exchange: s.Name, Stream: s.Name, SubjectPrefix: s.Name + "."}
+	switch wire.BrokerKind(url) {
 	case wire.RabbitMQ:
-		return brokerConfig(o.BrokerURL, name), func(context.Context) error { return removeFromRabbitMQ(o.BrokerURL, name) }, nil
+		s.onRemove(func(context.Context) error { return removeFromRabbitMQ(url, s.Name) })
+		return c, nil
 	case wire.JetStream:
-		return brokerConfig(o.BrokerURL, name), func(ctx context.Context) error { return removeStream(ctx, o.BrokerURL, name) }, nil
+		s.onRemove(func(ctx context.Context) error { return removeStream(ctx, url, s.Name) })
+		return c, nil
 	}
-	s, err := startJetStream(dir)
+	server, err := startJetStream(s.Dir)
 	if err != nil {
-		return config.Broker{}, nil, fmt.Errorf("start a JetStream server: %w", err)
+		return config.Broker{}, fmt.Errorf("start a JetStream server: %w", err)
 	}
-	stop := func(context.Context) error {
-		s.Shutdown()
-		s.WaitForShutdown()
+	s.onRemove(func(context.Context) error {
+		server.Shutdown()
+		server.WaitForShutdown()
 		return nil
-	}
-	return brokerConfig(s.ClientURL(), name), stop, nil
+	})
+	c.URL = server.ClientURL()
+	return c, nil
 }
 
 // startJetStream starts a server in this process, on a free port of the loopback
 // interface.
 func startJetStream(dir string) (*server.Server, error) {
 	s, err := server.NewServer(&server.Options{
-		ServerName: "outbox-demo", Host: "127.0.0.1", Port: server.RANDOM_PORT,
+		ServerName: "outbox", Host: "127.0.0.1", Port: server.RANDOM_PORT,
 		JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true,
 	})
 	if err != nil {
@@ -71,7 +76,7 @@ func removeFromRabbitMQ(url, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, queue := range []string{name, name + ".dlq", name + ".retry." + retryDelay.String()} {
+	for _, queue := range []string{name, name + ".dlq", name + ".retry." + RetryDelay.String()} {
 		if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
 			return err
 		}
