@@ -37,9 +37,7 @@ func (r *run) readLoop(ctx context.Context) {
 		if found.more {
 			continue
 		}
-		// What is committed meanwhile is read together: a relay that is woken by
-		// each commit spends at most half of its time, and the database's, reading.
-		time.Sleep(min(time.Since(began), maxGap))
+		time.Sleep(r.poll.gap(began))
 		wait := r.nextRead(found)
 		if reread > 0 {
 			wait = min(wait, reread)
@@ -137,8 +135,10 @@ const (
 	// busyPoll is how often a relay reads that has switched notifications off.
 	busyPoll = time.Millisecond
 
-	// maxGap is the longest pause between reads while there are wake-ups.
-	maxGap = 2 * time.Millisecond
+	// maxGap is the longest pause between reads while there are wake-ups, and
+	// freeReads how many reads of a busyWindow need none.
+	maxGap    = 2 * time.Millisecond
+	freeReads = 150
 
 	// maxPoll is how far the time between reads grows while nobody notifies.
 	maxPoll = 200 * time.Millisecond
@@ -159,6 +159,22 @@ type poll struct {
 	began time.Time
 	rows  int
 	busy  bool
+
+	counted time.Time // reads is counted from then on
+	reads   int
+}
+
+// gap returns how long to pause after a read that began then and is over. Where reads
+// are many, what is committed meanwhile is read together: a relay that is woken by each
+// commit then spends at most half of its time, and the database's, reading.
+func (p *poll) gap(began time.Time) time.Duration {
+	if began.Sub(p.counted) > busyWindow {
+		p.counted, p.reads = began, 0
+	}
+	if p.reads++; p.reads <= freeReads {
+		return 0
+	}
+	return min(time.Since(began), maxGap)
 }
 
 // note counts rows and reports whether the relay is busy.
