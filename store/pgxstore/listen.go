@@ -24,7 +24,7 @@ const (
 func (s *Store) Wake() { s.notifier.Wake() }
 
 func (s *Store) notify(ctx context.Context) {
-	if _, err := s.pool.Exec(ctx, `SELECT pg_notify($1, '')`, s.names.Channel); err != nil {
+	if _, err := s.pool.Exec(ctx, `SELECT pg_notify($1, $2)`, s.names.Channel, s.id); err != nil {
 		s.config.Logger.Warn("outbox notification failed; relays find the messages by polling", "error", err)
 	}
 }
@@ -91,14 +91,21 @@ func (s *Store) listenOnce(ctx context.Context, wake func()) error {
 	}
 }
 
-// await returns nil for a notification, or when the silent connection has
-// answered that it lives.
+// await returns nil for a notification of others, or when the silent connection has
+// answered that it lives. This store's own are of commits that its relays were told
+// of already.
 func (s *Store) await(ctx context.Context, conn *pgx.Conn) error {
 	waitCtx, cancel := context.WithTimeout(ctx, listenCheck)
 	defer cancel()
-	_, err := conn.WaitForNotification(waitCtx)
-	if err == nil || ctx.Err() != nil || waitCtx.Err() == nil {
-		return err
+	for {
+		n, err := conn.WaitForNotification(waitCtx)
+		if err == nil && n.Payload == s.id {
+			continue
+		}
+		if err == nil || ctx.Err() != nil || waitCtx.Err() == nil {
+			return err
+		}
+		break
 	}
 	pingCtx, cancel := context.WithTimeout(ctx, listenTimeout)
 	defer cancel()

@@ -57,6 +57,7 @@ type Store struct {
 	timed     string
 	config    Config
 	notifier  *postgres.Notifier
+	id        string // of its notifications
 
 	inboxInsert string
 }
@@ -107,6 +108,7 @@ func Open(pool *pgxpool.Pool, config *Config) (*Store, error) {
 		insertAll: names.SQL(postgres.InsertMany),
 		timed:     names.SQL(postgres.InsertTimed),
 		config:    c,
+		id:        uuid.NewString(),
 
 		inboxInsert: names.SQL(postgres.InboxInsert),
 	}
@@ -193,9 +195,16 @@ type TxStore struct {
 func (s *Store) Within(tx pgx.Tx) *TxStore { return &TxStore{s.Core.Within(querier{tx})} }
 
 // InTx runs fn in a transaction, commits it when fn returns nil, and wakes the
-// relay after the commit. Notifying inside the transaction, which would make
-// commits wait for one another, is switched off in it.
+// relay. Where transactions come close upon one another it does so after the commit:
+// notifying inside them would make commits wait for one another, and is switched off.
 func (s *Store) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	if s.notifier.Lone() {
+		if err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, fn); err != nil {
+			return err
+		}
+		s.notifier.Tell()
+		return nil
+	}
 	options := pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL outbox.wake = 'off'"}
 	if err := pgx.BeginTxFunc(ctx, s.pool, options, fn); err != nil {
 		return err

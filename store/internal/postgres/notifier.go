@@ -7,23 +7,27 @@ import (
 )
 
 const (
-	// coalesce is how long commits are gathered before one notification tells of
-	// them all.
-	coalesce = 2 * time.Millisecond
+	// coalesce is the longest time for which commits are gathered to be told of by
+	// one notification, and perCommit how much of it each that the last one told of
+	// stands for: a commit that comes alone is told of at once.
+	coalesce  = 2 * time.Millisecond
+	perCommit = 250 * time.Microsecond
 
 	notifyTimeout = 5 * time.Second
 )
 
-// Notifier gathers wake-ups: listeners of this process are told at once, the database a
-// moment later and once for all that came meanwhile.
+// Notifier gathers wake-ups: listeners of this process are told at once, the database
+// when a moment has passed since it was told last, and once for all that came meanwhile.
 type Notifier struct {
 	send func(context.Context)
 
 	mu        sync.Mutex
 	local     map[int]func()
 	nextLocal int
-	pending   bool // a notification is on its way
-	again     bool // and another commit came since it was sent
+	gathered  int       // commits that no notification has told of
+	next      time.Time // not before
+	pending   bool      // somebody sends
+	began     time.Time // the last transaction
 	closed    bool
 	running   sync.WaitGroup
 }
@@ -33,18 +37,41 @@ func NewNotifier(send func(context.Context)) *Notifier {
 	return &Notifier{send: send, local: map[int]func(){}}
 }
 
+// Lone notes that a transaction begins and reports whether it comes alone: none has
+// begun for so long that commits are gathered. Then it may notify by itself, which is
+// the quickest way; several that do so at once wait for one another.
+func (n *Notifier) Lone() bool {
+	now := time.Now()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	lone := now.Sub(n.began) >= coalesce
+	n.began = now
+	return lone
+}
+
+// Tell tells the listeners of this process alone of a commit.
+func (n *Notifier) Tell() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.tell()
+}
+
+func (n *Notifier) tell() {
+	for _, tell := range n.local {
+		tell()
+	}
+}
+
 // Wake tells of a commit and does not wait.
 func (n *Notifier) Wake() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, tell := range n.local {
-		tell()
+	n.tell()
+	if n.closed || n.send == nil {
+		return
 	}
-	switch {
-	case n.closed || n.send == nil:
-	case n.pending:
-		n.again = true
-	default:
+	n.gathered++
+	if !n.pending {
 		n.pending = true
 		n.running.Add(1)
 		go n.run()
@@ -55,15 +82,21 @@ func (n *Notifier) Wake() {
 func (n *Notifier) run() {
 	defer n.running.Done()
 	for {
-		time.Sleep(coalesce)
 		n.mu.Lock()
-		n.again = false
+		wait := time.Until(n.next)
+		n.mu.Unlock()
+		if wait > 0 {
+			time.Sleep(wait)
+		}
+		n.mu.Lock()
+		n.next = time.Now().Add(min(coalesce, time.Duration(n.gathered)*perCommit))
+		n.gathered = 0
 		n.mu.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), notifyTimeout)
 		n.send(ctx)
 		cancel()
 		n.mu.Lock()
-		if !n.again {
+		if n.gathered == 0 {
 			n.pending = false
 			n.mu.Unlock()
 			return
