@@ -17,7 +17,7 @@ func TestScheduleGivesEachMessageToTheOwnerOfItsKey(t *testing.T) {
 			if want := due.Number % s.Keys % s.Emitters; emitter != want {
 				t.Fatalf("message %d is emitted by %d, want %d", due.Number, emitter, want)
 			}
-			if want := time.Duration(due.Number) * time.Millisecond; (due.At - want).Abs() > time.Microsecond || due.At <= last {
+			if want := time.Duration(due.Number) * time.Millisecond; (due.At-want).Abs() > time.Microsecond || due.At <= last {
 				t.Fatalf("message %d is due at %v after one at %v, want %v", due.Number, due.At, last, want)
 			}
 			last = due.At

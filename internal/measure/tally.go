@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"fmt"
 	"sync"
 	"time"
 )
@@ -100,6 +101,14 @@ type Verdict struct {
 	Phantom           int     `json:"phantom"`      // never emitted
 	OutOfOrder        int     `json:"out_of_order"` // first delivered after a later one of their key
 	MessagesPerSecond float64 `json:"messages_per_second"`
+}
+
+// Err returns nil if what was promised was kept. Duplicates are allowed.
+func (v *Verdict) Err() error {
+	if v.Lost+v.Phantom+v.OutOfOrder == 0 {
+		return nil
+	}
+	return fmt.Errorf("the promise was not kept: %d lost, %d phantom, %d out of order", v.Lost, v.Phantom, v.OutOfOrder)
 }
 
 // Verdict judges what has arrived of the first committed messages, by number.

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/scratch"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
 	"github.com/outbox-go/outbox/relay"
@@ -82,7 +83,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	broker, err := own.Broker(o.BrokerURL)
+	broker, err := own.Broker(config.Broker{URL: o.BrokerURL})
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/scratch"
 	"github.com/outbox-go/outbox/internal/testenv"
 )
@@ -86,7 +87,7 @@ func TestPostgresToJetStreamOfElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = elsewhere.Remove(t.Context()) }()
-	broker, err := elsewhere.Broker("")
+	broker, err := elsewhere.Broker(config.Broker{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,11 +20,12 @@ import (
 // names of theirs, is to be removed.
 const RetryDelay = time.Second
 
-// Broker returns the configuration for an exchange or a stream on the broker that url
-// names, or without url on a JetStream server that runs in this process, with its
+// Broker returns c with an exchange or a stream of its own, on the broker that c.URL
+// names, or without URL on a JetStream server that runs in this process, with its
 // files in s.Dir. The only queue, which workers make as they start, is s.Name.
-func (s *Scratch) Broker(url string) (config.Broker, error) {
-	c := config.Broker{URL: url, Exchange: s.Name, Stream: s.Name, SubjectPrefix: s.Name + "."}
+func (s *Scratch) Broker(c config.Broker) (config.Broker, error) {
+	c.Exchange, c.Stream, c.SubjectPrefix = s.Name, s.Name, s.Name+"."
+	url := c.URL
 	switch wire.BrokerKind(url) {
 	case wire.RabbitMQ:
 		s.onRemove(func(context.Context) error { return removeFromRabbitMQ(url, s.Name) })

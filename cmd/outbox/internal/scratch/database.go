@@ -68,6 +68,41 @@ func (s *Scratch) postgres(ctx context.Context, c config.Database, connections i
 	return d, nil
 }
 
+// Schemas returns n outboxes with their tables in schemas of their own, which share a
+// few connections to the PostgreSQL database that url names.
+func (s *Scratch) Schemas(ctx context.Context, url string, n int, logger *slog.Logger) ([]wire.Store, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	configs := make([]config.Database, n)
+	for i := range configs {
+		s.databases++
+		configs[i] = config.Database{URL: url, Schema: fmt.Sprintf("%s_%d", s.Name, s.databases)}
+	}
+	const busy = 2 // relays at once
+	stores, err := wire.OpenStores(ctx, configs, busy, logger)
+	if err != nil {
+		return nil, err
+	}
+	pool := stores[0].(*wire.PostgresStore).Pool
+	s.onRemove(func(ctx context.Context) error {
+		var errs []error
+		for i, store := range stores {
+			if _, err := pool.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{configs[i].Schema}.Sanitize()+" CASCADE"); err != nil {
+				errs = append(errs, fmt.Errorf("drop schema %s, which remains: %w", configs[i].Schema, err))
+			}
+			errs = append(errs, store.Close()) // the last one closes the connections
+		}
+		return errors.Join(errs...)
+	})
+	for _, store := range stores {
+		if err := store.Migrate(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return stores, nil
+}
+
 func (s *Scratch) sqlite(path string) (*Database, error) {
 	c := config.Database{URL: "sqlite:" + path}
 	store, err := wire.OpenSQLite(c)
