@@ -24,10 +24,9 @@ func BenchmarkPublish(b *testing.B) {
 			address := testenv.RabbitMQ(b).NewVHost(b)
 			subscribed(b, address, &SubscriberConfig{QueueType: queueType}, 1, nil)()
 			p := newPublisher(b, address, nil)
-			b.ReportAllocs()
-			b.ResetTimer()
+			m := startMeter(b)
 			publishAll(b, p, b.N)
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
+			m.stop()
 		})
 	}
 }
@@ -43,8 +42,7 @@ func BenchmarkConsume(b *testing.B) {
 			publishAll(b, newPublisher(b, address, nil), b.N)
 			var n atomic.Int64
 			all := make(chan struct{})
-			b.ReportAllocs()
-			b.ResetTimer()
+			m := startMeter(b)
 			stop := subscribed(b, address, config, benchWindow, func(r *outbox.Received) {
 				if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
 					b.Error(err)
@@ -54,9 +52,8 @@ func BenchmarkConsume(b *testing.B) {
 				}
 			})
 			<-all
-			b.StopTimer()
+			m.stop()
 			stop()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
 		})
 	}
 }
@@ -84,14 +81,12 @@ func BenchmarkConsumeConcurrently(b *testing.B) {
 					}
 				}()
 			}
-			b.ReportAllocs()
-			b.ResetTimer()
+			m := startMeter(b)
 			stop := subscribed(b, address, nil, prefetch, func(r *outbox.Received) { work <- r })
 			left.Wait()
-			b.StopTimer()
+			m.stop()
 			stop()
 			close(work)
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
 		})
 	}
 }
@@ -122,14 +117,36 @@ func BenchmarkRetry(b *testing.B) {
 			}
 		}()
 	}
-	b.ReportAllocs()
-	b.ResetTimer()
+	m := startMeter(b)
 	stop := subscribed(b, address, nil, handlers, func(r *outbox.Received) { work <- r })
 	left.Wait()
-	b.StopTimer()
+	m.stop()
 	stop()
 	close(work)
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
+}
+
+// BenchmarkThrough measures a publisher and a subscriber that acknowledges at once,
+// both by one queue, as a relay and a worker have it.
+func BenchmarkThrough(b *testing.B) {
+	for _, queueType := range []QueueType{Quorum, Classic} {
+		b.Run(string(queueType), func(b *testing.B) {
+			address := testenv.RabbitMQ(b).NewVHost(b)
+			var left sync.WaitGroup
+			left.Add(b.N)
+			stop := subscribed(b, address, &SubscriberConfig{QueueType: queueType}, 2*benchWindow, func(r *outbox.Received) {
+				if err := r.Settle(outbox.Settlement{Outcome: outbox.Ack}); err != nil {
+					b.Error(err)
+				}
+				left.Done()
+			})
+			p := newPublisher(b, address, nil)
+			m := startMeter(b)
+			publishAll(b, p, b.N)
+			left.Wait()
+			m.stop()
+			stop()
+		})
+	}
 }
 
 // publishAll publishes n messages, with benchWindow of them unanswered.
