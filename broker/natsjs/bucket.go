@@ -96,11 +96,11 @@ const maxEarly = 3
 // keeps time in whole seconds, and forgets the last tenth of a second if it was
 // killed; and when the consumer's AckWait, from which the server counts delays,
 // was made shorter meanwhile.
-func (d *delivery) early(now time.Time) time.Duration {
+func (d *delivery) early() time.Duration {
 	if d.entry == nil || d.times > d.entry.Deliveries+maxEarly {
 		return 0
 	}
-	return max(0, min(d.entry.Due.Sub(now), d.entry.Delay))
+	return max(0, min(time.Until(d.entry.Due), d.entry.Delay))
 }
 
 func (c *consumption) keyOf(p position) string {

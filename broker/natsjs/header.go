@@ -2,6 +2,7 @@ package natsjs
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,39 +31,55 @@ const (
 	prefixUser = "outbox-header-"
 )
 
+// headers is room for the headers of a message, to be used for one after another.
+type headers struct {
+	header nats.Header
+	values []string // of all names: one allocation for all
+}
+
 // headerFor returns the headers of m.
-func headerFor(m *outbox.Message) nats.Header {
-	h := make(nats.Header, 5+len(m.Headers))
-	values := make([]string, 0, 7+len(m.Headers)) // one allocation for all
-	set := func(name, value string) {
-		values = append(values, value)
-		h[name] = values[len(values)-1:]
+func headerFor(m *outbox.Message) nats.Header { return new(headers).fill(m) }
+
+// fill returns the headers of m, which are good until the next fill.
+func (h *headers) fill(m *outbox.Message) nats.Header {
+	if h.header == nil {
+		h.header = make(nats.Header, 5+len(m.Headers))
 	}
-	field := func(name, escaped, value string) {
-		switch {
-		case value == "":
-		case isFragile(value):
-			set(escaped, url.PathEscape(value))
-		default:
-			set(name, value)
-		}
-	}
-	field(headerMsgID, outbox.HeaderID+suffixEscaped, m.ID)
-	field(headerContentType, "outbox-content-type"+suffixEscaped, m.ContentType)
-	field(outbox.HeaderKey, outbox.HeaderKey+suffixEscaped, m.Key)
-	field(outbox.HeaderTenant, outbox.HeaderTenant+suffixEscaped, m.Tenant)
-	field(outbox.HeaderType, outbox.HeaderType+suffixEscaped, m.Type)
-	field(outbox.HeaderVersion, outbox.HeaderVersion+suffixEscaped, m.Version)
+	clear(h.header)
+	clear(h.values) // what it had of another message must not stay in memory
+	h.values = slices.Grow(h.values[:0], 7+len(m.Headers))
+	h.field(headerMsgID, outbox.HeaderID+suffixEscaped, m.ID)
+	h.field(headerContentType, "outbox-content-type"+suffixEscaped, m.ContentType)
+	h.field(outbox.HeaderKey, outbox.HeaderKey+suffixEscaped, m.Key)
+	h.field(outbox.HeaderTenant, outbox.HeaderTenant+suffixEscaped, m.Tenant)
+	h.field(outbox.HeaderType, outbox.HeaderType+suffixEscaped, m.Type)
+	h.field(outbox.HeaderVersion, outbox.HeaderVersion+suffixEscaped, m.Version)
 	if !m.CreatedAt.IsZero() {
-		set(outbox.HeaderCreatedAt, m.CreatedAt.UTC().Format(time.RFC3339Nano))
+		h.set(outbox.HeaderCreatedAt, m.CreatedAt.UTC().Format(time.RFC3339Nano))
 	}
 	for name, value := range m.Headers {
-		set(userHeader(name, value))
+		h.set(userHeader(name, value))
 	}
 	if isFragile(m.ID) {
-		set(headerMsgID, url.PathEscape(m.ID)) // for the server, which drops repeats
+		h.set(headerMsgID, url.PathEscape(m.ID)) // for the server, which drops repeats
 	}
-	return h
+	return h.header
+}
+
+// field sets the header of a field, the escaped one where the value needs it.
+func (h *headers) field(name, escaped, value string) {
+	switch {
+	case value == "":
+	case isFragile(value):
+		h.set(escaped, url.PathEscape(value))
+	default:
+		h.set(name, value)
+	}
+}
+
+func (h *headers) set(name, value string) {
+	h.values = append(h.values, value)
+	h.header[name] = h.values[len(h.values)-1:]
 }
 
 // userHeader returns the header for a user's.

@@ -89,7 +89,7 @@ func (c *consumption) connect(ctx context.Context) (*link, error) {
 		conn: conn, inbox: conn.NewInbox(), lookInbox: conn.NewInbox() + ".", looks: map[uint64]*delivery{},
 		drained: make(chan struct{}), broken: make(chan error, 1),
 	}
-	l.alive()
+	l.alive(time.Now())
 	if err := c.prepare(ctx, l); err != nil {
 		conn.close()
 		return nil, err
@@ -219,7 +219,7 @@ func (l *link) fail(err error) {
 	}
 }
 
-func (l *link) alive() { l.heard.Store(time.Now().UnixNano()) }
+func (l *link) alive(now time.Time) { l.heard.Store(now.UnixNano()) }
 
 func (l *link) silent(now time.Time) bool {
 	return now.Sub(time.Unix(0, l.heard.Load())) > 3*pullHeartbeat

@@ -85,6 +85,8 @@ func (p *process) start() {
 	p.addr = strings.TrimSpace(line)
 }
 
+func (p *process) url() string { return "nats://" + p.addr }
+
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait()

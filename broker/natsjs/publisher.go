@@ -57,11 +57,34 @@ func (p *Publisher) Publish(ctx context.Context, m *outbox.Message, done func(er
 		done(why)
 		return
 	}
-	msg := &nats.Msg{Subject: p.broker.config.SubjectPrefix + m.Topic, Header: headerFor(m), Data: m.Payload}
-	if err := s.send(msg, done); err != nil {
+	if err := p.send(s, m, done); err != nil {
 		done(err)
 	}
 }
+
+// send sends m on s. If it returns an error done is the caller's to call.
+func (p *Publisher) send(s *session, m *outbox.Message, done func(error)) error {
+	out := outgoings.Get().(*outgoing)
+	out.msg = nats.Msg{Subject: p.broker.config.SubjectPrefix + m.Topic, Header: out.headers.fill(m), Data: m.Payload}
+	err := s.send(&out.msg, done)
+	out.msg = nats.Msg{} // the payload must not stay in memory
+	if len(m.Headers) <= mostPooled {
+		outgoings.Put(out)
+	}
+	return err
+}
+
+// outgoing is a message for the client, which copies what it sends: the next one
+// can use its room.
+type outgoing struct {
+	msg     nats.Msg
+	headers headers
+}
+
+var outgoings = sync.Pool{New: func() any { return new(outgoing) }}
+
+// mostPooled is the number of a user's headers up to which the room is kept.
+const mostPooled = 32
 
 // Close answers what is outstanding with [outbox.ErrUnavailable] and closes the
 // connection. It must not be called by a done. It returns nil.

@@ -52,18 +52,19 @@ func (c *consumption) request() {
 	subject := fmt.Sprintf("$JS.API.CONSUMER.MSG.NEXT.%s.%s", c.src.stream, c.src.consumer)
 	if err := c.link.conn.PublishRequest(subject, c.link.inbox, body); err == nil {
 		c.requested += room
-		c.link.alive()
+		c.link.alive(time.Now())
 	}
 }
 
 // arrive takes what the server sends: messages, and what became of requests.
 func (c *consumption) arrive(l *link, msg *nats.Msg) {
-	l.alive()
+	now := time.Now()
+	l.alive(now)
 	if !strings.HasPrefix(msg.Reply, "$JS.ACK.") {
 		c.status(l, msg)
 		return
 	}
-	d := &delivery{msg: msg, reply: msg.Reply, arrived: time.Now()}
+	d := &delivery{msg: msg, reply: msg.Reply, arrived: now}
 	d.position, d.placed = positionOf(msg.Reply)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -64,6 +64,7 @@ func (c *consumption) release(d *delivery, what []byte) error {
 	if err := c.settleable(d); err != nil {
 		return err
 	}
+	full := len(c.unsettled) >= c.sub.Prefetch
 	delete(c.unsettled, d)
 	if c.publish(d, what) != nil {
 		c.owed[d] = what
@@ -71,7 +72,9 @@ func (c *consumption) release(d *delivery, what []byte) error {
 		c.forget(c.link, d)
 	}
 	c.request()
-	c.signal()
+	if full || c.ending { // else nobody waits for it
+		c.signal()
+	}
 	return nil
 }
 
