@@ -10,7 +10,9 @@ FLAGS ?=
 TIMEOUT ?= 15m
 SOAKTIME ?= 2h
 FUZZTIME ?= 20s
-BENCHTIME ?= 1s
+ROUNDS ?= 5
+SECTIONS ?=
+BENCHTIMEOUT ?= 6h
 
 # Packages tested at once. Each may start servers of its own, which a small machine has to bear.
 PARALLEL ?= 2
@@ -41,8 +43,8 @@ race: deps ## run all tests with the race detector
 soak: deps ## run the tests that kill servers and processes, for long
 	@$(env); export OUTBOX_SOAK=1; $(call each,go test -count=1 -p 1 -timeout $(SOAKTIME) -run 'Soak|Crash|EffectsOnce|UnderFailure|FailPoints|FollowsTheModel|BrokerAway' $(FLAGS) ./...)
 
-bench: deps ## run all benchmarks (BENCHTIME=1s)
-	@$(env); $(call each,go test -p 1 -timeout $(SOAKTIME) -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(FLAGS) ./...)
+bench: deps ## measure everything and write docs/benchmarks.md (ROUNDS=5); SECTIONS=drain,idle measures these again
+	@$(env); cd bench && go test -count=1 -v -run '^TestReport$$' -timeout $(BENCHTIMEOUT) $(FLAGS) -args -write ../docs/benchmarks.md -rounds $(ROUNDS) $(if $(SECTIONS),-merge -only $(SECTIONS))
 
 fuzz: ## run every fuzz test (FUZZTIME=20s)
 	@$(call each,$(CURDIR)/scripts/fuzz.sh $(FUZZTIME))

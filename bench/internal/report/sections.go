@@ -1,0 +1,246 @@
+package report
+
+import "slices"
+
+// The addresses that a command names.
+const (
+	toRabbit = "--database-url $DATABASE_URL --broker-url $RABBITMQ_URL"
+	toNATS   = "--database-url $DATABASE_URL --broker-url $NATS_URL"
+)
+
+// Sections are the parts of the report, in its order.
+var Sections = slices.Concat(drains, latencies, []Section{emit}, fading, footprint, sqlite, []Section{functions})
+
+// drainColumns are those of every section that drains a backlog.
+var drainColumns = []Column{
+	{"messages/s", Rate, PerSecond},
+	{"out of order", OutOfOrder, Count},
+	{"CPU us/message, own process", CPUPerMessage, Microseconds},
+}
+
+var drains = []Section{
+	{
+		ID: "drain-quorum", Title: "A backlog from PostgreSQL to a RabbitMQ quorum queue",
+		Text: `
+A backlog is written, then the clock starts with the relays and stops when the consumer has the last message. River works
+off one job for each message, with 1,000 workers, each of which publishes and waits for the confirm; it promises no order.
+Watermill's forwarder is given fewer messages, since it takes so much longer: its rate does not depend on how many.`,
+		Systems: []System{
+			{ID: "limit", Title: "`limit`: the same from memory", Messages: 300_000, Command: outbox("bench limit --broker-url $RABBITMQ_URL --queue-type quorum --keys 10000")},
+			{ID: "ours", Title: "**outbox**, 10,000 keys, strict", Messages: 300_000, Command: outbox("bench drain " + toRabbit + " --queue-type quorum --keys 10000 --order strict")},
+			{ID: "ours-nokeys", Title: "outbox, no keys", Messages: 300_000, Command: outbox("bench drain " + toRabbit + " --queue-type quorum --keys 0")},
+			{ID: "ours-10-pipelined", Title: "outbox, 10 keys, pipelined", Messages: 300_000, Command: outbox("bench drain " + toRabbit + " --queue-type quorum --keys 10 --order pipelined")},
+			{ID: "ours-10", Title: "outbox, 10 keys, strict", Messages: 20_000, Command: outbox("bench drain " + toRabbit + " --queue-type quorum --keys 10 --order strict")},
+			{ID: "river", Title: "River", Messages: 100_000, AnyOrder: true, Command: peer("river drain " + toRabbit + " --queue-type quorum --keys 10000")},
+			{ID: "watermill", Title: "Watermill forwarder", Messages: 10_000, AnyOrder: true, Command: peer("watermill drain " + toRabbit + " --queue-type quorum --keys 10000")},
+		},
+		Columns: drainColumns,
+		Comparisons: []Comparison{
+			{Title: "outbox to `limit`", Of: Figure{"ours", Rate}, To: Figure{"limit", Rate}, AtLeast: 0.90},
+			{Title: "outbox to River", Of: Figure{"ours", Rate}, To: Figure{"river", Rate}, AtLeast: 3},
+			{Title: "outbox to Watermill", Of: Figure{"ours", Rate}, To: Figure{"watermill", Rate}},
+			{Title: "outbox without keys to `limit`", Of: Figure{"ours-nokeys", Rate}, To: Figure{"limit", Rate}},
+			{Title: "outbox with 10 keys, pipelined, to `limit`", Of: Figure{"ours-10-pipelined", Rate}, To: Figure{"limit", Rate}},
+			{Title: "outbox with 10 keys, strict, to `limit`", Of: Figure{"ours-10", Rate}, To: Figure{"limit", Rate}},
+		},
+	},
+	{
+		ID: "drain-classic", Title: "The same to a classic queue",
+		Text: `A durable classic queue writes each persistent message itself, where a quorum queue writes many at once.`,
+		Systems: []System{
+			{ID: "limit", Title: "`limit`: the same from memory", Messages: 200_000, Command: outbox("bench limit --broker-url $RABBITMQ_URL --queue-type classic --keys 10000")},
+			{ID: "ours", Title: "**outbox**, 10,000 keys, strict", Messages: 200_000, Command: outbox("bench drain " + toRabbit + " --queue-type classic --keys 10000 --order strict")},
+			{ID: "river", Title: "River", Messages: 100_000, AnyOrder: true, Command: peer("river drain " + toRabbit + " --queue-type classic --keys 10000")},
+		},
+		Columns: drainColumns,
+		Comparisons: []Comparison{
+			{Title: "outbox to `limit`", Of: Figure{"ours", Rate}, To: Figure{"limit", Rate}, AtLeast: 0.95},
+			{Title: "outbox to River", Of: Figure{"ours", Rate}, To: Figure{"river", Rate}},
+		},
+	},
+	{
+		ID: "drain-jetstream", Title: "The same to JetStream",
+		Text: `A stream with file storage, in a server process of its own; messages carry their ids for the server's own duplicate check.`,
+		Systems: []System{
+			{ID: "limit", Title: "`limit`: the same from memory", Messages: 500_000, Command: outbox("bench limit --broker-url $NATS_URL --keys 10000")},
+			{ID: "ours", Title: "**outbox**, 10,000 keys, strict", Messages: 500_000, Command: outbox("bench drain " + toNATS + " --keys 10000 --order strict")},
+		},
+		Columns: drainColumns,
+		Comparisons: []Comparison{
+			{Title: "outbox, messages/s", Of: Figure{"ours", Rate}, Unit: PerSecond, AtLeast: 60_000},
+			{Title: "outbox to `limit`", Of: Figure{"ours", Rate}, To: Figure{"limit", Rate}, AtLeast: 0.60},
+		},
+	},
+	{
+		ID: "ceiling", Title: "`limit` against bare loops",
+		Text: `
+Without a consumer, and without all that makes a message ours: the loops publish bytes by the client library, with a window
+of 1,000 unconfirmed messages. If ` + "`limit`" + ` were slow, it would flatter the ratios above.`,
+		Systems: []System{
+			{ID: "amqp-limit", Title: "`limit`, RabbitMQ quorum", Messages: 300_000, Command: outbox("bench limit --broker-url $RABBITMQ_URL --queue-type quorum --no-consumer")},
+			{ID: "amqp-bare", Title: "bare amqp091-go loop", Messages: 300_000, Command: peer("amqp drain --broker-url $RABBITMQ_URL --queue-type quorum")},
+			{ID: "nats-limit", Title: "`limit`, JetStream", Messages: 500_000, Command: outbox("bench limit --broker-url $NATS_URL --no-consumer")},
+			{ID: "nats-bare", Title: "bare nats.go loop", Messages: 500_000, Command: peer("nats drain --broker-url $NATS_URL")},
+		},
+		Columns: []Column{{"messages/s", Rate, PerSecond}, {"CPU us/message, own process", CPUPerMessage, Microseconds}},
+		Comparisons: []Comparison{
+			{Title: "RabbitMQ: `limit` to the bare loop", Of: Figure{"amqp-limit", Rate}, To: Figure{"amqp-bare", Rate}, AtLeast: 0.9},
+			{Title: "JetStream: `limit` to the bare loop", Of: Figure{"nats-limit", Rate}, To: Figure{"nats-bare", Rate}, AtLeast: 0.9},
+		},
+	},
+}
+
+var latencies = []Section{
+	latency("latency-100", "Latency at 100 messages a second", "--rate 100 --duration 20s", `
+From PostgreSQL to a quorum queue's consumer. Half of the transactions commit 3 ms after their INSERT, so that numbers and
+commits come in different orders. The baseline is the barest thing that works: an INSERT and `+"`pg_notify`"+` in the
+transaction, and a process that listens, selects, publishes and deletes in the background. It keeps no order, bears no
+second relay, and its NOTIFY takes a lock of the whole server in every commit.`),
+	latency("latency-1000", "Latency at 1,000 messages a second", "--rate 1000 --duration 10s", `The same, ten times as many.`),
+}
+
+// latency is what one rate of emitting gives.
+func latency(id, title, rate, text string) Section {
+	common := " " + toRabbit + " --queue-type quorum --hold 3ms --hold-share 0.5 " + rate
+	ratio := func(title, of, to, value string, atMost float64) Comparison {
+		return Comparison{Title: title, Of: Figure{of, value}, To: Figure{to, value}, AtMost: atMost}
+	}
+	return Section{
+		ID: id, Title: title,
+		Text: text,
+		Systems: []System{
+			{ID: "notify", Title: "bare LISTEN/NOTIFY, another process", Command: peer("notify steady" + common)},
+			{ID: "ours-process", Title: "**outbox**, relay in another process", Command: outbox("bench steady --relay process" + common)},
+			{ID: "ours-here", Title: "**outbox**, relay in the emitter's process", Command: outbox("bench steady --relay here" + common)},
+			{ID: "river", Title: "River, another process", AnyOrder: true, Command: peer("river steady --relay process" + common)},
+			{ID: "watermill", Title: "Watermill forwarder, another process", AnyOrder: true, Command: peer("watermill steady --relay process" + common)},
+		},
+		Columns: []Column{{"p50 ms", P50, Milliseconds}, {"p99 ms", P99, Milliseconds}, {"out of order", OutOfOrder, Count}},
+		Comparisons: []Comparison{
+			ratio("p50, relay in another process, to the baseline", "ours-process", "notify", P50, 1.2),
+			ratio("p99, relay in another process, to the baseline", "ours-process", "notify", P99, 1.2),
+			ratio("p50, relay in the emitter's process, to the baseline", "ours-here", "notify", P50, 0.8),
+			ratio("p50, relay in another process, to River", "ours-process", "river", P50, 1),
+			ratio("p99, relay in another process, to River", "ours-process", "river", P99, 1),
+			ratio("p50, relay in another process, to Watermill", "ours-process", "watermill", P50, 1),
+			ratio("p99, relay in another process, to Watermill", "ours-process", "watermill", P99, 1),
+		},
+	}
+}
+
+var emit = Section{
+	ID: "emit", Title: "What emitting costs",
+	Text: `
+32 connections run the same business transaction with and without the outbox, in turns of half a second, several rounds of all
+variants in one run of the program. The ratio is to the plain transaction without the outbox; the other one to the same
+form of transaction without it: a batch saves round trips by itself.`,
+	Rounds: 1, // the program does rounds of its own
+	Systems: []System{
+		{ID: "none", Title: "no outbox", Command: outbox("bench emit --database-url $DATABASE_URL --connections 32 --rounds $ROUNDS")},
+		{ID: "emit", Title: "`Emit`"},
+		{ID: "intx", Title: "`InTx`"},
+		{ID: "batch", Title: "a batch inside the transaction"},
+		{ID: "one-batch", Title: "the whole transaction in one batch"},
+	},
+	Columns: emitColumns,
+	Comparisons: []Comparison{
+		{Title: "`Emit` to no outbox", Of: Figure{"emit", "ratio"}, AtLeast: 0.75},
+		{Title: "batch inside the transaction to no outbox", Of: Figure{"batch", "ratio"}, AtLeast: 0.88},
+		{Title: "whole transaction in one batch to no outbox", Of: Figure{"one-batch", "ratio"}, AtLeast: 0.97},
+		{Title: "share of the rate that the wake-up takes", Of: Figure{"none", "wake_up_cost"}, AtMost: 0.03},
+		{Title: "the same while an idle relay waits to be notified", Of: Figure{"none", "wake_up_cost_armed"}},
+	},
+}
+
+var emitColumns = []Column{
+	{"transactions/s", "transactions_per_second", PerSecond},
+	{"to the plain transaction", "ratio", Ratio},
+	{"to its counterpart", "ratio_to_counterpart", Ratio},
+}
+
+var fading = []Section{
+	{
+		ID: "fading", Title: "Nothing fades",
+		Text: `
+A million messages to a quorum queue, and the rate of the last tenth against that of the first: beside a session that holds a
+snapshot from before the first row to the end, so that no dead row can be removed; with four relays; and beside 64 more
+outboxes with an idle relay each. River has 300,000 messages, with and without such a snapshot.`,
+		Systems: []System{
+			{ID: "ours", Title: "**outbox**", Messages: 1_000_000, Command: outbox("bench drain " + toRabbit + " --queue-type quorum")},
+			{ID: "ours-held", Title: "outbox, snapshot held", Messages: 1_000_000, Command: outbox("bench drain " + toRabbit + " --queue-type quorum --hold-snapshot")},
+			{ID: "ours-4", Title: "outbox, 4 relays", Messages: 1_000_000, Command: outbox("bench drain " + toRabbit + " --queue-type quorum --relays 4")},
+			{ID: "ours-64", Title: "outbox, beside 64 idle ones", Messages: 1_000_000, Command: outbox("bench drain " + toRabbit + " --queue-type quorum --idle-outboxes 64")},
+			{ID: "river", Title: "River", Messages: 300_000, AnyOrder: true, Command: peer("river drain " + toRabbit + " --queue-type quorum")},
+			{ID: "river-held", Title: "River, snapshot held", Messages: 300_000, AnyOrder: true, Command: peer("river drain " + toRabbit + " --queue-type quorum --hold-snapshot")},
+		},
+		Columns: []Column{{"messages/s", Rate, PerSecond}, {"first tenth, messages/s", "tenth_1", PerSecond}, {"last tenth, messages/s", "tenth_10", PerSecond}, {"last to first", Fading, Ratio}},
+		Comparisons: []Comparison{
+			{Title: "last tenth to first", Of: Figure{"ours", Fading}, AtLeast: 0.9},
+			{Title: "last tenth to first, snapshot held", Of: Figure{"ours-held", Fading}, AtLeast: 0.9},
+			{Title: "4 relays to one", Of: Figure{"ours-4", Rate}, To: Figure{"ours", Rate}, AtLeast: 0.9},
+			{Title: "last tenth to first, beside 64 idle outboxes", Of: Figure{"ours-64", Fading}, AtLeast: 0.9},
+			{Title: "beside 64 idle outboxes to alone", Of: Figure{"ours-64", Rate}, To: Figure{"ours", Rate}},
+			{Title: "River, snapshot held, to River", Of: Figure{"river-held", Rate}, To: Figure{"river", Rate}},
+		},
+	},
+}
+
+var footprint = []Section{
+	{
+		ID: "idle", Title: "An idle relay",
+		Text: `
+` + "`outbox relay`" + ` with the defaults on an empty outbox: the processor's time of its process, and what it asks the database, BEGIN and
+COMMIT included, by ` + "`pg_stat_statements`" + `, over a minute after 20 seconds of settling.`,
+		Rounds: 3,
+		Systems: []System{
+			{ID: "relay", Title: "**outbox relay**, idle", Command: outbox("relay " + toRabbit)},
+		},
+		Columns: []Column{{"% of one core", IdleCPU, Percent}, {"queries/s", IdleQueries, PerSecond}},
+		Comparisons: []Comparison{
+			{Title: "of one core", Of: Figure{"relay", IdleCPU}, Unit: Percent, AtMost: 1},
+			{Title: "queries a second", Of: Figure{"relay", IdleQueries}, Unit: PerSecond, AtMost: 5},
+		},
+	},
+	{
+		ID: "memory", Title: "Memory of a relay",
+		Text:   `The peak of the resident memory of ` + "`outbox relay`" + `, which runs in a process of its own and drains a backlog to a quorum queue.`,
+		Rounds: 3,
+		Systems: []System{
+			{ID: "small", Title: "1,000,000 messages of 250 bytes", Messages: 1_000_000, Command: outbox("bench drain " + toRabbit + " --queue-type quorum --relay-process")},
+			{ID: "large", Title: "500 messages of 1 MiB", Messages: 500, Command: outbox("bench drain " + toRabbit + " --queue-type quorum --relay-process --payload 1048576")},
+			{ID: "larger", Title: "2,000 messages of 1 MiB", Messages: 2_000, Command: outbox("bench drain " + toRabbit + " --queue-type quorum --relay-process --payload 1048576")},
+		},
+		Columns: []Column{{"peak, MiB", RelayPeak, MiB}, {"messages/s", Rate, PerSecond}},
+		Comparisons: []Comparison{
+			{Title: "peak, 250 bytes", Of: Figure{"small", RelayPeak}, Unit: MiB, AtMost: 64 << 20},
+			{Title: "peak of 2,000 messages of 1 MiB to that of 500", Of: Figure{"larger", RelayPeak}, To: Figure{"large", RelayPeak}, AtMost: 1.25},
+		},
+	},
+}
+
+var sqlite = []Section{
+	{
+		ID: "sqlite-emit", Title: "SQLite: what emitting costs",
+		Text:   `One connection, a database file with a write-ahead log.`,
+		Rounds: 1,
+		Systems: []System{
+			{ID: "none", Title: "no outbox", Command: outbox("bench emit --rounds $ROUNDS")},
+			{ID: "emit", Title: "`Emit`"},
+		},
+		Columns:     emitColumns,
+		Comparisons: []Comparison{{Title: "`Emit` to no outbox", Of: Figure{"emit", "ratio"}, AtLeast: 0.8}},
+	},
+	{
+		ID: "sqlite-drain", Title: "SQLite: a backlog to JetStream",
+		Text: `The database is a file, the JetStream server a process of its own.`,
+		Systems: []System{
+			{ID: "limit", Title: "`limit`: the same from memory", Messages: 200_000, Command: outbox("bench limit --broker-url $NATS_URL")},
+			{ID: "ours", Title: "**outbox**", Messages: 200_000, Command: outbox("bench drain --broker-url $NATS_URL")},
+		},
+		Columns: drainColumns,
+		Comparisons: []Comparison{
+			{Title: "outbox, messages/s", Of: Figure{"ours", Rate}, Unit: PerSecond, AtLeast: 20_000},
+			{Title: "outbox to `limit`", Of: Figure{"ours", Rate}, To: Figure{"limit", Rate}},
+		},
+	},
+}
