@@ -28,6 +28,10 @@ type EmitOptions struct {
 	Slice  time.Duration
 
 	Payload int // bytes
+
+	// Profile is a folder for the profiles of the slices; empty for none.
+	Profile string
+	Program string // version
 	Logger  *slog.Logger
 }
 
@@ -101,16 +105,15 @@ func Emit(ctx context.Context, o EmitOptions) (result *EmitResult, err error) {
 	if err := bed.setUp(ctx, o.Connections); err != nil {
 		return nil, fmt.Errorf("set up the tables: %w", err)
 	}
-	r := &emitRun{EmitOptions: o, bed: bed, variants: bed.variants()}
-	if err := r.warmUp(ctx); err != nil {
+	conditions, err := conditionsOf(ctx, o.Program, database, nil)
+	if err != nil {
 		return nil, err
 	}
-	for round := range o.Rounds {
-		if err := r.round(ctx, round); err != nil {
-			return nil, err
-		}
+	r := &emitRun{EmitOptions: o, bed: bed, variants: bed.variants()}
+	if err := r.run(ctx); err != nil {
+		return nil, err
 	}
-	return r.result(), nil
+	return r.result(conditions), nil
 }
 
 func newEmitBed(d *scratch.Database, o *EmitOptions) emitBed {
@@ -146,6 +149,25 @@ type emitRun struct {
 type emitSlice struct {
 	committed int
 	perSecond float64
+}
+
+func (r *emitRun) run(ctx context.Context) error {
+	profile, err := newProfiler(r.Profile)
+	if err != nil {
+		return err
+	}
+	if err := r.warmUp(ctx); err != nil {
+		return err
+	}
+	if err := profile.start(); err != nil {
+		return err
+	}
+	for round := range r.Rounds {
+		if err := r.round(ctx, round); err != nil {
+			return errors.Join(err, profile.stop())
+		}
+	}
+	return profile.stop()
 }
 
 // warmUp lets each connection prepare its statements.

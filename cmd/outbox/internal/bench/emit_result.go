@@ -25,7 +25,8 @@ type EmitResult struct {
 	WakeUpCost      *float64 `json:"wake_up_cost,omitempty"`
 	WakeUpCostArmed *float64 `json:"wake_up_cost_armed,omitempty"`
 
-	Settings EmitSettings `json:"settings"`
+	Conditions Conditions   `json:"conditions"`
+	Settings   EmitSettings `json:"settings"`
 }
 
 // EmitSettings are those of the run.
@@ -59,7 +60,7 @@ type EmitSpread struct {
 	Max    float64 `json:"max"`
 }
 
-func (r *emitRun) result() *EmitResult {
+func (r *emitRun) result(conditions Conditions) *EmitResult {
 	database := wire.DatabaseKind(r.DatabaseURL)
 	if database == "" {
 		database = wire.SQLite
@@ -67,6 +68,7 @@ func (r *emitRun) result() *EmitResult {
 	result := &EmitResult{
 		Committed: r.committed, RolledBack: r.rolledBk, Lost: r.lost, Phantom: r.phantom,
 		WakeUpCost: r.cost("emit", "emit-no-wake"), WakeUpCostArmed: r.cost("emit-armed", "emit-armed-no-wake"),
+		Conditions: conditions,
 		Settings: EmitSettings{
 			Database: database, Connections: r.Connections, Rounds: r.Rounds, SliceMS: float64(r.Slice.Microseconds()) / 1000, Payload: r.Payload,
 		},
@@ -103,10 +105,10 @@ func (r *emitRun) ratio(one, other string) float64 {
 	return round(spreadOf(ratios).Median, 3)
 }
 
-// cost returns the share of the rate of without that one lacks, nil if one is none of
+// cost returns the share of the rate of without that one lacks, nil if one of them is none of
 // the variants.
 func (r *emitRun) cost(one, without string) *float64 {
-	if r.place(one) < 0 {
+	if r.place(one) < 0 || r.place(without) < 0 {
 		return nil
 	}
 	cost := round(1-r.ratio(one, without), 3)
@@ -151,12 +153,12 @@ func (r *EmitResult) WriteJSON(w io.Writer) error {
 // WriteTable writes r for people.
 func (r *EmitResult) WriteTable(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %d connections, payload %d bytes, %d slices of %v ms for each variant, in turns\n\n",
-		r.Settings.Database, r.Settings.Connections, r.Settings.Payload, r.Settings.Rounds, r.Settings.SliceMS)
-	fmt.Fprintf(&b, "  %-20s %18s %15s %8s %15s\n", "", "transactions/s", "least to most", "of none", "of counterpart")
+	fmt.Fprintf(&b, "%s, at once %d transactions, payload %d bytes, %d slices of %v ms for each variant, in turns\n%s\n",
+		r.Settings.Database, r.Settings.Connections, r.Settings.Payload, r.Settings.Rounds, r.Settings.SliceMS, &r.Conditions)
+	fmt.Fprintf(&b, "  %-20s %14s %15s %8s %8s\n", "", "transactions/s", "least to most", "of none", "of")
 	for _, v := range r.Variants {
 		s := v.TransactionsPerSecond
-		fmt.Fprintf(&b, "  %-20s %18.0f %15s %8.2f %8.2f  %s\n", v.Name, s.Median, fmt.Sprintf("%.0f-%.0f", s.Min, s.Max), v.Ratio, v.RatioToCounterpart, v.Counterpart)
+		fmt.Fprintf(&b, "  %-20s %14.0f %15s %8.2f %8.2f  %s\n", v.Name, s.Median, fmt.Sprintf("%.0f-%.0f", s.Min, s.Max), v.Ratio, v.RatioToCounterpart, v.Counterpart)
 	}
 	b.WriteByte('\n')
 	for _, v := range r.Variants {
