@@ -57,7 +57,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		a.demo(), a.migrate(), a.relay(), a.emit(), a.send(), a.subscribe(), a.messages(), a.dead(), a.stats(), a.pause(), a.resume(), a.purge(),
-		a.track(), a.untrack(), a.version(),
+		a.track(), a.untrack(), a.bench(), a.version(),
 	)
 	return root
 }

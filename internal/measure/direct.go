@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/google/uuid"
-
 	"github.com/outbox-go/outbox"
 )
 
@@ -39,12 +37,12 @@ func Direct(ctx context.Context, p outbox.Publisher, load Load, window int) erro
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		id, err := uuid.NewV7()
+		m, err := load.Message(n)
 		if err != nil {
 			return err
 		}
 		take()
-		p.Publish(ctx, &outbox.Message{ID: id.String(), Topic: Topic, Key: load.Key(n), ContentType: "application/octet-stream", Payload: load.Body(n)}, done)
+		p.Publish(ctx, &m, done)
 	}
 	for range window {
 		take()

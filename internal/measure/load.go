@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/outbox-go/outbox"
 )
@@ -39,6 +42,14 @@ func (l *Load) Key(n int) string {
 // on the way can compress it.
 func (l *Load) Event(n int) outbox.Event {
 	return outbox.Event{Topic: Topic, Key: l.Key(n), Payload: l.Body(n)}
+}
+
+// Message returns message n as a relay has it from the database, with an id of its own.
+func (l *Load) Message(n int) (outbox.Message, error) {
+	id, err := uuid.NewV7()
+	return outbox.Message{
+		ID: id.String(), Topic: Topic, Key: l.Key(n), ContentType: outbox.ContentTypeBytes, Payload: l.Body(n), CreatedAt: time.Now().UTC(),
+	}, err
 }
 
 // Body returns the payload of message n.

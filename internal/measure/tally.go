@@ -92,6 +92,13 @@ func (t *Tally) Arrived() int {
 	return t.arrived
 }
 
+// Deliveries returns how often a message has arrived, whichever it was.
+func (t *Tally) Deliveries() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.arrived + t.duplicates + t.phantom
+}
+
 // Verdict is what a tally has found. The keys of its JSON are those of `outbox demo`.
 type Verdict struct {
 	Committed         int     `json:"committed"`
@@ -134,7 +141,8 @@ func (t *Tally) Verdict(committed int) Verdict {
 }
 
 // Tenths returns the rate of each tenth of the messages, in the order in which they
-// arrived; nil if not all have, or there are fewer than 100.
+// arrived, from the first arrival on: without what starting takes. It is nil if not all
+// have arrived, or there are fewer than 100.
 func (t *Tally) Tenths() []float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -143,7 +151,7 @@ func (t *Tally) Tenths() []float64 {
 	}
 	times := sortedCopy(t.first)
 	rates := make([]float64, 10)
-	from, behind := t.started, 0
+	from, behind := times[0], 1
 	for i := range rates {
 		end := len(times) * (i + 1) / 10
 		until := times[end-1]

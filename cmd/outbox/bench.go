@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/outbox-go/outbox/cmd/outbox/internal/bench"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/wire"
+	"github.com/outbox-go/outbox/internal/measure"
+)
+
+func (a *app) bench() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure on your own servers what emitting and relaying cost, and how fast they are",
+		Long: `Measures on your own servers what emitting and relaying cost, and how fast they are.
+
+Each run makes a schema (an SQLite file must not exist yet) and an exchange with its queue, or a stream, of
+its own, and removes them afterwards. Without URLs it uses an SQLite file and a JetStream server inside the
+process, in a temporary folder. It checks whether a message is lost, comes twice or out of order, and prints
+what it ran on. Only flags configure it: it reads neither variables nor a file.
+
+A rate says something beside another one of the same machine and minute alone: compare "drain" with "limit",
+turn by turn, several times.`,
+		Args: noArguments,
+	}
+	cmd.AddCommand(a.benchDrain(), a.benchLimit())
+	return cmd
+}
+
+// trafficFlags are what `bench drain` and `bench limit` have in common.
+type trafficFlags struct {
+	load       measure.Load
+	prefetch   int
+	noConsumer bool
+	timeout    time.Duration
+	json       bool
+	profile    string
+}
+
+// shortNames are what keys of the configuration are called where the command leaves no
+// doubt. Their long names work, too.
+var shortNames = map[string]string{"relay-window": "window", "broker-queue-type": "queue-type", "broker-connections": "connections"}
+
+func shorten(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	if short, ok := shortNames[name]; ok {
+		name = short
+	}
+	return pflag.NormalizedName(name)
+}
+
+// add adds the flags, and those of the keys of that name.
+func (f *trafficFlags) add(a *app, flags *pflag.FlagSet, keys ...string) *configFlags {
+	flags.SetNormalizeFunc(shorten)
+	flags.IntVar(&f.load.Messages, "messages", 100_000, "messages to send")
+	flags.IntVar(&f.load.Keys, "keys", 10_000, "different keys of the messages, in turn; 0 for messages without keys")
+	flags.IntVar(&f.load.Payload, "payload", 250, "bytes of each payload")
+	flags.IntVar(&f.prefetch, "prefetch", 2000, "messages that the consumer has taken and not yet acknowledged")
+	flags.BoolVar(&f.noConsumer, "no-consumer", false, "consume only after the clock has stopped, to check what arrived")
+	flags.DurationVar(&f.timeout, "timeout", 0, "time after which to give up (default 2m and 2s for each 1,000 messages)")
+	flags.BoolVar(&f.json, "json", false, "print the result as one JSON object")
+	flags.StringVar(&f.profile, "profile", "", "`folder` for cpu.pprof, heap.pprof and allocs.pprof of this process, while it was measured")
+	given := a.keyFlags(flags, false, append(keys, "broker.url", "broker.queue_type", "broker.connections", "log")...)
+	flags.Lookup("broker-url").Usage = "amqp://, amqps:// or nats://, instead of a JetStream server in this process"
+	flags.Lookup("queue-type").Usage = "quorum or classic (RabbitMQ); else quorum"
+	flags.Lookup("log-level").DefValue = "warn"
+	return given
+}
+
+// load reads the keys, and checks all that both commands have.
+func (f *trafficFlags) loadKeys(keys *configFlags) *config.Loaded {
+	if _, ok := keys.given["log.level"]; !ok {
+		keys.given["log.level"] = []string{"warn"}
+	}
+	l := keys.load()
+	within(l, "--messages", f.load.Messages, 1, 100_000_000)
+	within(l, "--keys", f.load.Keys, 0, 10_000_000)
+	within(l, "--payload", f.load.Payload, measure.MinPayload, 1<<20)
+	within(l, "--prefetch", f.prefetch, 1, 65_535)
+	if f.timeout < 0 {
+		l.Add(config.Problem{Key: "--timeout", Value: f.timeout.String(), Reason: "must be a positive duration"})
+	}
+	checkConsumed(l)
+	return l
+}
+
+// checkConsumed reports what is wrong with a broker that is to be consumed from. It may
+// be none.
+func checkConsumed(l *config.Loaded) {
+	if l.Broker.URL == "" {
+		if l.IsSet("broker.queue_type") {
+			l.Fault("broker.queue_type", "is of RabbitMQ, and no --broker-url names one")
+		}
+		return
+	}
+	wire.CheckBroker(l)
+	switch wire.BrokerKind(l.Broker.URL) {
+	case wire.Stdout, wire.HTTP, wire.STOMP:
+		l.Fault("broker.url", "delivers to no consumer here: use amqp://, amqps:// or nats://")
+	case wire.JetStream:
+		if l.IsSet("broker.queue_type") {
+			l.Fault("broker.queue_type", "is of RabbitMQ: leave it out")
+		}
+	}
+}
+
+// within reports a flag whose value is not between least and most.
+func within(l *config.Loaded, flag string, value, least, most int) {
+	if value < least || value > most {
+		l.Add(config.Problem{Key: flag, Value: fmt.Sprint(value), Reason: fmt.Sprintf("must be %d to %d", least, most)})
+	}
+}
+
+func (f *trafficFlags) options(a *app, l *config.Loaded) bench.Options {
+	return bench.Options{
+		Load: f.load, Broker: l.Broker, Relay: l.Relay, NoConsumer: f.noConsumer, Prefetch: f.prefetch,
+		Timeout: f.timeout, Profile: f.profile, Program: version().Version, Logger: l.Log.Logger(a.stderr),
+	}
+}
+
+// report writes the result, if there is one. Its error is err, and what says that the
+// result is not what was promised.
+func (f *trafficFlags) report(w io.Writer, result *bench.Result, err error) error {
+	if result == nil {
+		return err
+	}
+	if f.json {
+		return errors.Join(err, result.Err(), result.WriteJSON(w))
+	}
+	return errors.Join(err, result.Err(), result.WriteTable(w))
+}

@@ -1,0 +1,79 @@
+package bench
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outbox-go/outbox"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/scratch"
+	"github.com/outbox-go/outbox/internal/measure"
+)
+
+// fillBatch is the number of messages of a transaction.
+const fillBatch = 1000
+
+// filling is what was emitted.
+type filling struct {
+	committed  int
+	rolledBack int
+}
+
+// fill emits all messages of load, in the order of their numbers, after a tenth of them, at
+// most a batch, that is rolled back.
+func (f *filling) fill(ctx context.Context, d *scratch.Database, load measure.Load) error {
+	undone, err := messages(&load, load.Messages, min(fillBatch, load.Messages/10))
+	if err != nil {
+		return err
+	}
+	if err := rollBack(ctx, d, undone); err != nil {
+		return err
+	}
+	f.rolledBack = len(undone)
+	for f.committed < load.Messages {
+		batch, err := messages(&load, f.committed, min(fillBatch, load.Messages-f.committed))
+		if err != nil {
+			return err
+		}
+		if err := d.Store.Insert(ctx, batch); err != nil {
+			return err
+		}
+		f.committed += len(batch)
+	}
+	return nil
+}
+
+// messages returns n messages from number first on.
+func messages(load *measure.Load, first, n int) (list []outbox.Message, err error) {
+	list = make([]outbox.Message, n)
+	for i := range list {
+		if list[i], err = load.Message(first + i); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+var errRollBack = errors.New("rolled back on purpose")
+
+// rollBack emits messages in a transaction that does not commit.
+func rollBack(ctx context.Context, d *scratch.Database, list []outbox.Message) error {
+	var insertErr, err error
+	if d.Postgres != nil {
+		err = d.Postgres.InTx(ctx, func(tx pgx.Tx) error {
+			insertErr = d.Postgres.Store.Insert(ctx, tx, list)
+			return errRollBack
+		})
+	} else {
+		err = d.SQLite.InTx(ctx, func(tx *sql.Tx) error {
+			insertErr = d.SQLite.Store.Insert(ctx, tx, list)
+			return errRollBack
+		})
+	}
+	if insertErr == nil && errors.Is(err, errRollBack) {
+		return nil
+	}
+	return errors.Join(insertErr, err)
+}
