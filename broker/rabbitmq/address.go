@@ -19,6 +19,12 @@ func (a *address) String() string {
 	return fmt.Sprintf("%s://%s:%d, vhost %q", a.uri.Scheme, a.uri.Host, a.uri.Port, a.uri.Vhost)
 }
 
+// plain returns the URL as one without TLS, for the library.
+func (a *address) plain() string {
+	_, rest, _ := strings.Cut(a.url, "://")
+	return "amqp://" + rest
+}
+
 // parseAddresses returns an address for each host of a URL, at least one.
 func parseAddresses(rawURL string) ([]address, error) {
 	if path, _, _ := strings.Cut(behindHosts(rawURL), "?"); strings.Contains(path, "@") {

@@ -1,12 +1,16 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,18 +64,22 @@ func (e *endpoint) connectTo(ctx context.Context, a *address, setup func(*connec
 	var s *socket
 	stop := func() bool { return true }
 	defer func() { stop() }()
-	conn, err := amqp.DialConfig(a.url, e.amqpConfig(func(network, addr string) (net.Conn, error) {
+	dial := func(string, string) (net.Conn, error) {
 		dialer := net.Dialer{Deadline: time.Now().Add(e.config.DialTimeout)}
-		conn, err := dialer.DialContext(ctx, network, addr)
+		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(a.uri.Host, strconv.Itoa(a.uri.Port)))
 		if err != nil {
 			return nil, err
 		}
-		// It bounds the handshake, too; the library lifts it afterwards.
+		// It bounds the handshakes, too; the library lifts it afterwards.
 		_ = conn.SetDeadline(dialer.Deadline)
+		if conn, err = e.encrypted(ctx, a, conn); err != nil {
+			return nil, err
+		}
 		s = newSocket(conn)
 		stop = context.AfterFunc(ctx, s.breakOff)
 		return s, nil
-	}))
+	}
+	conn, err := amqp.DialConfig(a.plain(), e.amqpConfig(dial))
 	if err != nil {
 		if s != nil {
 			s.abort()
@@ -86,20 +94,59 @@ func (e *endpoint) connectTo(ctx context.Context, a *address, setup func(*connec
 	return nil
 }
 
+// encrypted returns conn with TLS, if the address wants that. The library, which
+// could do it, too, would put it above the socket, and no frame could be seen.
+func (e *endpoint) encrypted(ctx context.Context, a *address, conn net.Conn) (net.Conn, error) {
+	if a.uri.Scheme != "amqps" {
+		return conn, nil
+	}
+	config, err := tlsConfig(e.config.TLS, a.uri)
+	if err == nil {
+		client := tls.Client(conn, config)
+		if err = client.HandshakeContext(ctx); err == nil {
+			return client, nil
+		}
+	}
+	_ = conn.Close()
+	return nil, err
+}
+
+// tlsConfig returns the configuration for a host, from that of all or, if it is nil,
+// from the URL's parameters.
+func tlsConfig(all *tls.Config, uri amqp.URI) (*tls.Config, error) {
+	config := all.Clone()
+	if config == nil {
+		config = &tls.Config{ServerName: uri.ServerName, MinVersion: tls.VersionTLS12}
+		if uri.CACertFile != "" {
+			data, err := os.ReadFile(uri.CACertFile)
+			if err != nil {
+				return nil, fmt.Errorf("read CA certificate: %w", err)
+			}
+			config.RootCAs = x509.NewCertPool()
+			config.RootCAs.AppendCertsFromPEM(data)
+		}
+		if uri.CertFile != "" && uri.KeyFile != "" {
+			certificate, err := tls.LoadX509KeyPair(uri.CertFile, uri.KeyFile)
+			if err != nil {
+				return nil, fmt.Errorf("load client certificate: %w", err)
+			}
+			config.Certificates = []tls.Certificate{certificate}
+		}
+	}
+	config.ServerName = cmp.Or(config.ServerName, uri.Host)
+	return config, nil
+}
+
 func (e *endpoint) amqpConfig(dial func(network, addr string) (net.Conn, error)) amqp.Config {
 	properties := amqp.NewConnectionProperties()
 	properties["product"] = "outbox"
 	properties.SetClientConnectionName(e.config.Name)
-	config := amqp.Config{
+	return amqp.Config{
 		SASL:       announce(e.sasl, properties),
 		Heartbeat:  e.config.Heartbeat,
 		Properties: properties,
 		Dial:       dial,
 	}
-	if e.config.TLS != nil {
-		config.TLSClientConfig = e.config.TLS.Clone()
-	}
-	return config
 }
 
 // abort ends the connection without asking the broker, and unblocks who writes

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -61,45 +62,76 @@ func propertiesSize(m *outbox.Message) int {
 	return n + min(len(m.Headers[outbox.HeaderCorrelationID]), maxShortString)
 }
 
-// publishing encodes m. It fills table, which must be empty, with the headers.
-func publishing(m *outbox.Message, table amqp.Table) amqp.Publishing {
-	p := amqp.Publishing{
-		Headers:      table,
-		ContentType:  m.ContentType,
-		DeliveryMode: amqp.Persistent,
-		MessageId:    m.ID,
-		Body:         m.Payload,
+// appendProperties appends what m has besides its topic and payload: which
+// properties are there, and their values.
+func appendProperties(b []byte, m *outbox.Message, expiration string) []byte {
+	at := len(b)
+	flags := hasHeaders | hasDeliveryMode
+	b = append(b, 0, 0)
+	text := func(s string, flag int) {
+		if s != "" {
+			b = appendShort(b, s)
+			flags |= flag
+		}
 	}
-	for name, value := range m.Headers {
-		if special(name) {
-			name = headerEscape + name
-		}
-		table[name] = value
-		if name == outbox.HeaderCorrelationID && len(value) <= maxShortString {
-			p.CorrelationId = value
-		}
+	text(m.ContentType, hasContentType)
+	b = appendHeaders(b, m)
+	b = append(b, persistent)
+	if id := m.Headers[outbox.HeaderCorrelationID]; len(id) <= maxShortString {
+		text(id, hasCorrelationID)
+	}
+	text(expiration, hasExpiration)
+	text(m.ID, hasMessageID)
+	if !m.CreatedAt.IsZero() && m.CreatedAt.Unix() >= 0 { // AMQP's are unsigned
+		b = binary.BigEndian.AppendUint64(b, uint64(m.CreatedAt.Unix()))
+		flags |= hasTimestamp
 	}
 	if len(m.Type) <= maxShortString {
-		p.Type = m.Type
-	} else {
-		table[outbox.HeaderType] = m.Type
+		text(m.Type, hasType)
+	}
+	binary.BigEndian.PutUint16(b[at:], uint16(flags))
+	return b
+}
+
+// appendHeaders appends the table of the headers.
+func appendHeaders(b []byte, m *outbox.Message) []byte {
+	b = append(b, 0, 0, 0, 0)
+	start := len(b)
+	for name, value := range m.Headers {
+		if special(name) {
+			b = append(b, byte(len(headerEscape)+len(name)))
+			b = append(append(b, headerEscape...), name...)
+		} else {
+			b = appendShort(b, name)
+		}
+		b = appendText(b, value)
+	}
+	if len(m.Type) > maxShortString {
+		b = appendText(appendShort(b, outbox.HeaderType), m.Type)
 	}
 	if m.Key != "" {
-		table[outbox.HeaderKey] = m.Key
+		b = appendText(appendShort(b, outbox.HeaderKey), m.Key)
 	}
 	if m.Tenant != "" {
-		table[outbox.HeaderTenant] = m.Tenant
+		b = appendText(appendShort(b, outbox.HeaderTenant), m.Tenant)
 	}
 	if m.Version != "" {
-		table[outbox.HeaderVersion] = m.Version
+		b = appendText(appendShort(b, outbox.HeaderVersion), m.Version)
 	}
 	if !m.CreatedAt.IsZero() {
-		table[outbox.HeaderCreatedAt] = m.CreatedAt.UTC().Format(time.RFC3339Nano)
-		if m.CreatedAt.Unix() >= 0 { // AMQP's are unsigned
-			p.Timestamp = m.CreatedAt
-		}
+		b = append(appendShort(b, outbox.HeaderCreatedAt), 'S', 0, 0, 0, 0)
+		value := len(b)
+		b = m.CreatedAt.UTC().AppendFormat(b, time.RFC3339Nano)
+		putLength(b, value)
 	}
-	return p
+	putLength(b, start)
+	return b
+}
+
+// appendText appends a header's value.
+func appendText(b []byte, s string) []byte {
+	b = binary.BigEndian.AppendUint32(append(b, 'S'), uint32(len(s)))
+	return append(b, s...)
 }
 
 // message decodes d. It takes whatever other systems have sent.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/outbox-go/outbox"
-	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 var _ outbox.Publisher = (*Publisher)(nil)
@@ -39,7 +38,7 @@ type Publisher struct {
 	// when it has been answered.
 	publishing sync.Mutex
 	writing    sync.Mutex
-	table      amqp.Table // the headers of what is being published
+	frames     []byte // of what is being published
 
 	mu         sync.Mutex
 	session    *session // nil while there is no connection
@@ -51,7 +50,7 @@ type Publisher struct {
 	waiting    bool
 	wake       chan struct{}
 
-	mutate func(*amqp.Publishing) // for tests
+	expire func(*outbox.Message) string // the expiration of a message, for tests; may be nil
 }
 
 // NewPublisher returns a publisher to the broker at url, or to the first of several
@@ -66,7 +65,7 @@ func NewPublisher(url string, config *PublisherConfig) (*Publisher, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	p := &Publisher{
-		endpoint: e, config: c, stop: stop, stopped: make(chan struct{}), table: make(amqp.Table),
+		endpoint: e, config: c, stop: stop, stopped: make(chan struct{}),
 		connecting: true, down: errConnecting, wake: make(chan struct{}, 1),
 	}
 	go p.run(ctx)
@@ -100,14 +99,14 @@ func (p *Publisher) publish(ctx context.Context, m *outbox.Message, done func(er
 		return err
 	}
 	defer p.writing.Unlock()
-	clear(p.table)
-	msg := publishing(m, p.table)
-	if p.mutate != nil {
-		p.mutate(&msg)
+	expiration := ""
+	if p.expire != nil {
+		expiration = p.expire(m)
 	}
-	if err := s.channel.Publish(p.config.Exchange, m.Topic, p.config.Unroutable == Refuse, false, msg); err != nil {
-		// The end of the session answers the message with all others.
-		s.conn.socket.breakOff()
+	p.frames = s.route.appendMessage(p.frames[:0], m, expiration)
+	_, _ = s.conn.socket.Write(p.frames) // the session's end answers what cannot be written
+	if cap(p.frames) > socketBuffer {
+		p.frames = nil
 	}
 	return nil
 }
@@ -161,7 +160,7 @@ func (p *Publisher) fault(m *outbox.Message) error {
 
 // ready reports whether a message of that id can be sent now. The caller holds p.mu.
 func (p *Publisher) ready(id string) bool {
-	return p.session != nil && !p.blocked && p.session.window.admits(id) &&
+	return p.session != nil && !p.session.over && !p.blocked && p.session.window.admits(id) &&
 		(!p.suspects.any() || p.session.window.len() == 0)
 }
 

@@ -109,10 +109,11 @@ func TestPoisonMessageAloneIsRefused(t *testing.T) {
 	declared(t, address, nil)
 	p := newPublisher(t, address, nil)
 	const poison = "a-00500"
-	p.mutate = func(m *amqp.Publishing) {
-		if m.MessageId == poison {
-			m.Expiration = "abc"
+	p.expire = func(m *outbox.Message) string {
+		if m.ID == poison {
+			return "abc"
 		}
+		return ""
 	}
 	first := publishAsync(t, p, 1000, testMessages("a", 1000))
 	var again []*outbox.Message

@@ -19,15 +19,18 @@ type session struct {
 	window        *window
 	maxProperties int
 	opened        time.Time
-	answered      bool // the broker has answered a message
+	route         route
 
-	confirms chan amqp.Confirmation
-	returns  chan amqp.Return
-	blocks   chan amqp.Blocking
-	closed   chan *amqp.Error
+	returns chan amqp.Return
+	blocks  chan amqp.Blocking
+	closed  chan *amqp.Error
+	failed  chan error // the broker has said what makes no sense
 
-	batch   []amqp.Confirmation
-	answers []answer
+	// Of what follows the publisher's mu holds the first two, the goroutine that reads
+	// the answers.
+	answered bool // the broker has answered a message
+	over     bool // nothing is sent or answered any more
+	answers  []answer
 }
 
 // maxProperties returns how many bytes of properties fit in a frame, of which 8 are
@@ -49,11 +52,11 @@ func (p *Publisher) run(ctx context.Context) {
 		if err == nil {
 			log.Info("publisher connected", "broker", s.conn.address.String())
 			err = p.serve(ctx, s)
-			if s.answered || time.Since(s.opened) > p.config.Connection.ReconnectMax {
-				attempt = 0
-			}
 		}
 		blamed := p.lose(s, err)
+		if s != nil && (s.answered || time.Since(s.opened) > p.config.Connection.ReconnectMax) {
+			attempt = 0
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -75,11 +78,11 @@ func (p *Publisher) shut() {
 // open connects and makes the channel ready to publish.
 func (p *Publisher) open(ctx context.Context) (*session, error) {
 	s := &session{
-		window:   newWindow(),
-		confirms: make(chan amqp.Confirmation, maxUnanswered),
-		returns:  make(chan amqp.Return, maxUnanswered),
-		blocks:   make(chan amqp.Blocking, 8),
-		closed:   make(chan *amqp.Error, 1),
+		window:  newWindow(),
+		returns: make(chan amqp.Return, maxUnanswered),
+		blocks:  make(chan amqp.Blocking, 8),
+		closed:  make(chan *amqp.Error, 1),
+		failed:  make(chan error, 1),
 	}
 	err := p.endpoint.connect(ctx, func(c *connection) error {
 		ch, err := c.Channel()
@@ -89,23 +92,28 @@ func (p *Publisher) open(ctx context.Context) (*session, error) {
 		if err := exchangeEntity(p.config.Exchange, amqp.ExchangeTopic).ensure(ch, p.config.Topology); err != nil {
 			return err
 		}
+		s.conn, s.channel = c, ch
+		c.NotifyBlocked(s.blocks)
+		ch.NotifyReturn(s.returns)
+		ch.NotifyClose(s.closed)
+		c.socket.intercept(&answers{p, s})
 		if err := ch.Confirm(false); err != nil {
 			return fmt.Errorf("confirm mode: %w", err)
 		}
-		s.conn, s.channel = c, ch
-		c.NotifyBlocked(s.blocks)
-		ch.NotifyPublish(s.confirms)
-		ch.NotifyReturn(s.returns)
-		ch.NotifyClose(s.closed)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("rabbitmq: %w", err)
 	}
 	s.maxProperties = maxProperties(s.conn.Config.FrameSize)
+	s.route.exchange, s.route.mandatory = p.config.Exchange, p.config.Unroutable == Refuse
+	s.route.frameSize = s.conn.Config.FrameSize
 	s.opened = time.Now()
 	return s, nil
 }
+
+// confirmRounds is how often the ConfirmTimeout is looked at while it passes.
+const confirmRounds = 8
 
 // serve lets messages in and answers them until the session ends, for the reason
 // that it returns.
@@ -114,17 +122,14 @@ func (p *Publisher) serve(ctx context.Context, s *session) error {
 	p.session, p.connecting, p.blocked = s, false, false
 	p.changed()
 	p.mu.Unlock()
-	ticker := time.NewTicker(max(p.config.ConfirmTimeout/8, time.Millisecond))
+	ticker := time.NewTicker(max(p.config.ConfirmTimeout/confirmRounds, time.Microsecond))
 	defer ticker.Stop()
 	for {
 		select {
-		case c, ok := <-s.confirms:
-			if !ok {
-				return closeReason(<-s.closed)
-			}
-			if err := p.confirmed(s, c); err != nil {
-				return err
-			}
+		case err := <-s.closed:
+			return closeReason(err)
+		case err := <-s.failed:
+			return err
 		case b, ok := <-s.blocks:
 			if !ok {
 				s.blocks = nil
@@ -167,88 +172,7 @@ func (p *Publisher) setBlocked(b amqp.Blocking) {
 func (p *Publisher) overdue(s *session) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	sent, any := s.window.oldest()
-	return any && time.Since(sent) > p.config.ConfirmTimeout
-}
-
-// confirmed answers the message that first confirms, and those of the confirms that
-// are there already. The returns are looked at when the confirms have been taken:
-// the broker sends a basic.return before the basic.ack of its message, and the
-// library passes both on in that order.
-func (p *Publisher) confirmed(s *session, first amqp.Confirmation) error {
-	s.takeConfirms(first)
-	s.answered = true
-	p.mu.Lock()
-	err := s.takeReturns(p.config.Exchange)
-	if err == nil {
-		err = p.settle(s)
-	}
-	p.changed()
-	p.mu.Unlock()
-	s.tell()
-	return err
-}
-
-func (s *session) takeConfirms(first amqp.Confirmation) {
-	s.batch = append(s.batch[:0], first)
-	for {
-		select {
-		case c, ok := <-s.confirms:
-			if !ok {
-				return // the caller finds it closed next time
-			}
-			s.batch = append(s.batch, c)
-		default:
-			return
-		}
-	}
-}
-
-// takeReturns marks the messages that the broker has returned.
-func (s *session) takeReturns(exchange string) error {
-	for {
-		select {
-		case r, ok := <-s.returns:
-			if !ok {
-				return nil
-			}
-			err := outbox.Refused(fmt.Errorf("rabbitmq: unroutable: no queue is bound to exchange %q for topic %q: %d %s",
-				exchange, r.RoutingKey, r.ReplyCode, r.ReplyText))
-			if !s.window.markReturned(r.MessageId, err) {
-				return errUnknownReturn
-			}
-		default:
-			return nil
-		}
-	}
-}
-
-// settle turns the batch of confirms into answers. The caller holds p.mu.
-func (p *Publisher) settle(s *session) error {
-	for _, c := range s.batch {
-		if c.DeliveryTag != s.window.head || s.window.len() == 0 {
-			return errUnknownConfirm
-		}
-		m := s.window.take()
-		err := m.returned
-		if err == nil && !c.Ack {
-			err = errNack
-		}
-		p.suspects.answered(m.id)
-		s.answers = append(s.answers, answer{m.done, err})
-	}
-	return nil
-}
-
-var errNack = outbox.Refused(errors.New("rabbitmq: the broker did not take the message (basic.nack): is a queue full?"))
-
-// tell passes the answers on.
-func (s *session) tell() {
-	for i, a := range s.answers {
-		a.done(a.err)
-		s.answers[i] = answer{}
-	}
-	s.answers = s.answers[:0]
+	return s.window.age() > confirmRounds
 }
 
 // lose ends s, which is nil if it could not be opened, and answers what it leaves.
@@ -278,14 +202,16 @@ func (p *Publisher) lose(s *session, reason error) bool {
 	p.writing.Lock()
 	p.writing.Unlock() //nolint:staticcheck // waiting is all
 	p.mu.Lock()
-	p.giveUp(s, reason, blamed, exception)
+	left := p.giveUp(s, reason, blamed, exception)
 	p.mu.Unlock()
-	s.tell()
+	s.conn.socket.settle()
+	tell(left)
 	return blamed
 }
 
 // giveUp turns all that is unanswered into answers. The caller holds p.mu.
-func (p *Publisher) giveUp(s *session, reason error, blamed bool, exception *amqp.Error) {
+func (p *Publisher) giveUp(s *session, reason error, blamed bool, exception *amqp.Error) []answer {
+	s.over = true
 	err := outbox.Unavailable(reason)
 	single := s.window.len() == 1
 	if blamed {
@@ -295,14 +221,16 @@ func (p *Publisher) giveUp(s *session, reason error, blamed bool, exception *amq
 			err = culpritError(exception)
 		}
 	}
+	var left []answer
 	for s.window.len() > 0 {
-		m := s.window.take()
+		m, _ := s.window.take(s.window.head)
 		switch {
 		case blamed && single:
 			p.suspects.answered(m.id)
 		case blamed:
 			p.suspects.add(m.id)
 		}
-		s.answers = append(s.answers, answer{m.done, err})
+		left = append(left, answer{m.done, err})
 	}
+	return left
 }

@@ -20,9 +20,9 @@ func newLab(ids ...string) *lab {
 	l := &lab{
 		Publisher: &Publisher{wake: make(chan struct{}, 1)},
 		s: &session{
-			window:   newWindow(),
-			confirms: make(chan amqp.Confirmation, maxUnanswered),
-			returns:  make(chan amqp.Return, maxUnanswered),
+			window:  newWindow(),
+			returns: make(chan amqp.Return, maxUnanswered),
+			failed:  make(chan error, 1),
 		},
 		answers: map[string][]error{},
 	}
@@ -33,6 +33,21 @@ func newLab(ids ...string) *lab {
 	return l
 }
 
+// hear plays the broker's answer to one message, and returns what the session ends
+// with, if it does.
+func (l *lab) hear(tag uint64, ack bool) error { return l.hearAll(tag, false, ack) }
+
+func (l *lab) hearAll(tag uint64, multiple, ack bool) error {
+	l.answered(l.s, tag, multiple, ack)
+	(&answers{l.Publisher, l.s}).rest()
+	select {
+	case err := <-l.s.failed:
+		return err
+	default:
+		return nil
+	}
+}
+
 // The library hands over a return before the confirm of its message, by another
 // channel: whoever reads the confirm first takes the message for routed.
 func TestReturnIsSeenBeforeItsConfirm(t *testing.T) {
@@ -40,19 +55,18 @@ func TestReturnIsSeenBeforeItsConfirm(t *testing.T) {
 	l := newLab("a", "b", "c", "d")
 	l.s.returns <- amqp.Return{MessageId: "b", ReplyCode: amqp.NoRoute, ReplyText: "NO_ROUTE"}
 	l.s.returns <- amqp.Return{MessageId: "d", ReplyCode: amqp.NoRoute, ReplyText: "NO_ROUTE"}
-	l.s.confirms <- amqp.Confirmation{DeliveryTag: 2, Ack: true}
-	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 1, Ack: true}); err != nil {
+	if err := l.hearAll(2, true, true); err != nil {
 		t.Fatal(err)
 	}
 	if fmt.Sprint(l.answers["a"]) != "[<nil>]" || len(l.answers["b"]) != 1 || l.answers["c"] != nil || l.answers["d"] != nil {
 		t.Fatalf("answers are %v, want those of a and b", l.answers)
 	}
 	wantErr(t, l.answers["b"][0], outbox.ErrRefused)
-	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 3}); err != nil {
+	if err := l.hear(3, false); err != nil {
 		t.Fatal(err)
 	}
 	wantErr(t, l.answers["c"][0], outbox.ErrRefused, "basic.nack")
-	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 4, Ack: true}); err != nil {
+	if err := l.hear(4, true); err != nil {
 		t.Fatal(err)
 	}
 	wantErr(t, l.answers["d"][0], outbox.ErrRefused, "unroutable")
@@ -61,18 +75,51 @@ func TestReturnIsSeenBeforeItsConfirm(t *testing.T) {
 func TestConfirmsThatMakeNoSenseEndTheSession(t *testing.T) {
 	t.Parallel()
 	l := newLab("a", "b")
-	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 2, Ack: true}); !errors.Is(err, errUnknownConfirm) {
-		t.Errorf("confirm out of order: %v", err)
+	if err := l.hear(3, true); !errors.Is(err, errUnknownConfirm) {
+		t.Errorf("confirm of what was not published: %v", err)
 	}
+	if l.ready("c") {
+		t.Error("the session goes on")
+	}
+	if err := l.hear(1, true); err != nil || len(l.answers) != 0 {
+		t.Errorf("after its end: %v, %v", err, l.answers)
+	}
+	l = newLab("a", "b")
 	l.s.returns <- amqp.Return{MessageId: "x"}
-	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 1, Ack: true}); !errors.Is(err, errUnknownReturn) {
+	if err := l.hear(1, true); !errors.Is(err, errUnknownReturn) {
 		t.Errorf("return of an unknown message: %v", err)
 	}
 	if len(l.answers) != 0 {
 		t.Errorf("answers are %v, want none", l.answers)
 	}
-	if err := newLab().confirmed(l.s, amqp.Confirmation{DeliveryTag: 9, Ack: true}); err == nil {
+	if err := newLab().hear(9, true); err == nil {
 		t.Error("a confirm of nothing was taken")
+	}
+}
+
+// With several queues the broker confirms in any order.
+func TestConfirmsComeInAnyOrder(t *testing.T) {
+	t.Parallel()
+	l := newLab("a", "b", "c", "d")
+	for i, step := range []struct {
+		tag           uint64
+		multiple, ack bool
+		want          string
+	}{
+		{3, false, true, "map[c:[<nil>]]"},
+		{2, true, true, "map[a:[<nil>] b:[<nil>] c:[<nil>]]"},
+		{3, true, false, "map[a:[<nil>] b:[<nil>] c:[<nil>]]"}, // said before
+		{0, true, true, "map[a:[<nil>] b:[<nil>] c:[<nil>] d:[<nil>]]"},
+	} {
+		if err := l.hearAll(step.tag, step.multiple, step.ack); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(l.answers); got != step.want {
+			t.Fatalf("after step %d the answers are %s, want %s", i, got, step.want)
+		}
+	}
+	if l.s.window.len() != 0 || l.s.window.head != l.s.window.next {
+		t.Error("the window is not empty")
 	}
 }
 
@@ -80,8 +127,7 @@ func TestGiveUpFindsTheCulprit(t *testing.T) {
 	t.Parallel()
 	exception := &amqp.Error{Code: amqp.PreconditionFailed, Server: true, Reason: "invalid expiration"}
 	l := newLab("a", "b")
-	l.giveUp(l.s, exception, true, exception)
-	l.s.tell()
+	tell(l.giveUp(l.s, exception, true, exception))
 	for _, id := range []string{"a", "b"} {
 		wantErr(t, l.answers[id][0], outbox.ErrUnavailable)
 		wantErr(t, l.answers[id][0], ErrReplay)
@@ -90,7 +136,7 @@ func TestGiveUpFindsTheCulprit(t *testing.T) {
 		t.Fatal("nobody is suspected")
 	}
 	// One at a time.
-	l.s.window = newWindow()
+	l.s.window, l.s.over = newWindow(), false
 	if !l.ready("a") {
 		t.Error("the first message is not let in")
 	}
@@ -98,19 +144,18 @@ func TestGiveUpFindsTheCulprit(t *testing.T) {
 	if l.ready("b") {
 		t.Error("a second message is let in")
 	}
-	l.giveUp(l.s, exception, true, exception)
-	l.s.tell()
+	tell(l.giveUp(l.s, exception, true, exception))
 	wantErr(t, l.answers["a"][1], outbox.ErrRefused, "invalid expiration")
 	// A lost connection says nothing about b.
 	l.s.window.add("b", func(err error) { l.answers["b"] = append(l.answers["b"], err) })
-	l.giveUp(l.s, errLost, false, nil)
-	l.s.tell()
+	tell(l.giveUp(l.s, errLost, false, nil))
 	wantErr(t, l.answers["b"][1], outbox.ErrUnavailable, "lost")
 	if !l.suspects.any() {
 		t.Fatal("b is not suspected any more")
 	}
+	l.s.over = false
 	l.s.window.add("b", func(error) {})
-	if err := l.confirmed(l.s, amqp.Confirmation{DeliveryTag: 3, Ack: true}); err != nil {
+	if err := l.hear(3, true); err != nil {
 		t.Fatal(err)
 	}
 	if l.suspects.any() {
@@ -169,8 +214,8 @@ func TestWindowWrapsAround(t *testing.T) {
 			t.Fatalf("round %d: the window is full with %d", round, w.len())
 		}
 		for range maxUnanswered - round {
-			if got := w.take().id; got != fmt.Sprint(answered) {
-				t.Fatalf("took %s, want %d", got, answered)
+			if m, _ := w.take(w.head); m.id != fmt.Sprint(answered) {
+				t.Fatalf("took %s, want %d", m.id, answered)
 			}
 			answered++
 		}

@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"crypto/tls"
 	"net"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ const flushTimeout = 250 * time.Millisecond
 // finds out, ends the connection from its own goroutine.
 type socket struct {
 	net.Conn
+	*tap
 
 	mu      sync.Mutex
 	filled  sync.Cond // there is something to write, or the end
@@ -29,11 +31,14 @@ type socket struct {
 }
 
 func newSocket(conn net.Conn) *socket {
-	s := &socket{Conn: conn, flushed: make(chan struct{})}
+	s := &socket{Conn: conn, tap: newTap(conn), flushed: make(chan struct{})}
 	s.filled.L, s.emptied.L = &s.mu, &s.mu
 	go s.flush()
 	return s
 }
+
+// Read implements [net.Conn].
+func (s *socket) Read(b []byte) (int, error) { return s.tap.Read(b) }
 
 // Write copies b and returns; it waits for room if too much is pending.
 func (s *socket) Write(b []byte) (int, error) {
@@ -76,7 +81,16 @@ func (s *socket) breakOff() {
 	s.filled.Signal()
 	s.emptied.Broadcast()
 	s.mu.Unlock()
-	_ = s.Conn.Close()
+	_ = s.below().Close()
+}
+
+// below returns the connection below TLS, which says farewell before it closes, and may
+// wait for that.
+func (s *socket) below() net.Conn {
+	if c, ok := s.Conn.(*tls.Conn); ok {
+		return c.NetConn()
+	}
+	return s.Conn
 }
 
 func (s *socket) flush() {

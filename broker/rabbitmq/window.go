@@ -1,12 +1,8 @@
 package rabbitmq
 
-import (
-	"time"
-)
-
 // maxUnanswered is the greatest number of messages published and not answered. The
-// channels by which the library notifies have room for as many, so that it never
-// waits for us: what it cannot pass on for 5 s, it drops.
+// channel by which the library passes on returns has room for as many, so that it
+// never waits for us: what it cannot pass on for 5 s, it drops.
 const maxUnanswered = 4096
 
 // window holds what was published on a channel and is not answered, by delivery
@@ -19,14 +15,18 @@ type window struct {
 	// tags finds a message that the broker returns: a basic.return carries no
 	// delivery tag. No two messages in a window have one id.
 	tags map[string]uint64
+	// round counts the looks at how old the oldest message is: to ask the clock for
+	// each message costs more than the rest of this.
+	round uint32
 }
 
 // pending is a message that waits for its answer.
 type pending struct {
 	id       string
 	done     func(error)
-	sent     time.Time
-	returned error // why the broker returned it, if it did
+	sent     uint32 // in which round
+	waits    bool   // it is not answered yet
+	returned error  // why the broker returned it, if it did
 }
 
 // answer is what a message is told.
@@ -42,11 +42,12 @@ func newWindow() *window {
 	}
 }
 
-func (w *window) len() int { return int(w.next - w.head) }
+// len returns how many messages are not answered.
+func (w *window) len() int { return len(w.tags) }
 
 // admits reports whether a message of that id can be added.
 func (w *window) admits(id string) bool {
-	if w.len() == len(w.ring) {
+	if w.next-w.head == maxUnanswered {
 		return false
 	}
 	_, twice := w.tags[id]
@@ -54,7 +55,7 @@ func (w *window) admits(id string) bool {
 }
 
 func (w *window) add(id string, done func(error)) {
-	w.ring[w.next%maxUnanswered] = pending{id: id, done: done, sent: time.Now()}
+	w.ring[w.next%maxUnanswered] = pending{id: id, done: done, sent: w.round, waits: true}
 	w.tags[id] = w.next
 	w.next++
 }
@@ -69,20 +70,42 @@ func (w *window) markReturned(id string, err error) bool {
 	return ok
 }
 
-// oldest returns when the oldest unanswered message was sent.
-func (w *window) oldest() (time.Time, bool) {
-	if w.len() == 0 {
-		return time.Time{}, false
+// answered returns the first and the last tag that the broker means by its answer to
+// one, with multiple to all up to it; ok is false if that has not been published. Not
+// all of them need be unanswered: with several queues answers come in any order.
+func (w *window) answered(tag uint64, multiple bool) (first, last uint64, ok bool) {
+	if tag == 0 && multiple {
+		tag = w.next - 1 // all
 	}
-	return w.ring[w.head%maxUnanswered].sent, true
+	if tag == 0 || tag >= w.next {
+		return 0, 0, false
+	}
+	if multiple {
+		return w.head, tag, true
+	}
+	return max(tag, w.head), tag, true
 }
 
-// take removes the oldest message. The window must not be empty.
-func (w *window) take() pending {
-	slot := &w.ring[w.head%maxUnanswered]
+// take removes the message of that tag, if it is there.
+func (w *window) take(tag uint64) (pending, bool) {
+	slot := &w.ring[tag%maxUnanswered]
 	p := *slot
+	if tag < w.head || !p.waits {
+		return pending{}, false
+	}
 	*slot = pending{}
 	delete(w.tags, p.id)
-	w.head++
-	return p
+	for w.head < w.next && !w.ring[w.head%maxUnanswered].waits {
+		w.head++
+	}
+	return p, true
+}
+
+// age begins a round, and returns for how many rounds the oldest message has waited.
+func (w *window) age() uint32 {
+	w.round++
+	if w.len() == 0 {
+		return 0
+	}
+	return w.round - w.ring[w.head%maxUnanswered].sent
 }
