@@ -30,7 +30,7 @@ A rate says something beside another one of the same machine and minute alone: c
 turn by turn, several times.`,
 		Args: noArguments,
 	}
-	cmd.AddCommand(a.benchDrain(), a.benchLimit())
+	cmd.AddCommand(a.benchDrain(), a.benchSteady(), a.benchEmit(), a.benchLimit())
 	return cmd
 }
 
