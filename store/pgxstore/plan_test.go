@@ -10,6 +10,7 @@ import (
 
 	"github.com/outbox-go/outbox/store"
 	"github.com/outbox-go/outbox/store/internal/postgres"
+	"github.com/outbox-go/outbox/store/pgxstore"
 )
 
 // fill puts 20,000 messages into each table, which are some hundred pages.
@@ -33,6 +34,18 @@ func first(t *testing.T, s *pgxpool.Pool, table string, n int) (positions, ids s
 	must(t, s.QueryRow(t.Context(), `SELECT array_agg(position)::text, array_agg(id)::text FROM (
 		SELECT position, id FROM `+table+` ORDER BY position LIMIT $1) AS m`, n).Scan(&positions, &ids))
 	return positions, ids
+}
+
+// firstRefs names n messages from the first one on, of which each step-th counts.
+func firstRefs(t *testing.T, s *pgxstore.Store, n, step int) []store.Ref {
+	t.Helper()
+	pages, err := s.Read(t.Context(), store.ReadRequest{Shards: store.FirstShards(64), Limit: n * step})
+	must(t, err)
+	var refs []store.Ref
+	for i := 0; i < len(pages[0].Rows); i += step {
+		refs = append(refs, store.Ref{Position: pages[0].Rows[i].Position, ID: pages[0].Rows[i].ID})
+	}
+	return refs
 }
 
 // repeated is an array of n equal elements.
@@ -65,10 +78,22 @@ func TestStatementsGoByIndexes(t *testing.T) {
 		p, ids := first(t, pool, table("message"), 10)
 		count("fail", 400, p, ids, repeated("1", 10), repeated("e", 10), repeated("1000", 10))
 		count("bury", 400, p, ids, repeated("1", 10), repeated("e", 10), repeated("expired", 10), repeated("f", 10))
-		p, ids = first(t, pool, table("message"), 10)
-		count("keep", 600, p, ids)
-		p, ids = first(t, pool, table("message"), 10)
-		count("settle", 200, p, ids)
+		for _, keep := range []bool{false, true} {
+			for what, refs := range map[string][]store.Ref{
+				"neighbours": firstRefs(t, s, 10, 1), "strangers": firstRefs(t, s, 10, 100),
+			} {
+				settings, sql, args, err := postgres.SettleStatement(names, refs, keep)
+				must(t, err)
+				got, most := explained(t, pool, string(settings), sql, args...), 200
+				if keep {
+					most = 600
+				}
+				t.Logf("settle %s %v %4d buffers", what, keep, got)
+				if got > most {
+					t.Errorf("settling %s, kept %v, looks into %d buffers, want at most %d", what, keep, got, most)
+				}
+			}
+		}
 		p, ids = first(t, pool, table("message"), 10)
 		count("dispatch", 400, p, ids, repeated("r", 10))
 		count("parked", 60, int64(-1))

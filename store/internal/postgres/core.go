@@ -3,7 +3,6 @@ package postgres
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +28,7 @@ type Core struct {
 	leased atomic.Bool
 
 	readTail, readPage, freeze   string
-	settle, keep                 string
+	settle                       settleSQL
 	failLock, fail, bury, parked string
 	claim                        claimSQL
 	nextDue, promote, dispatch   string
@@ -55,8 +54,7 @@ func NewCore(db DB, names *Names, wakes Wakes) *Core {
 		readTail:   names.SQL(readTailSQL),
 		readPage:   names.SQL(readPageSQL),
 		freeze:     names.SQL(freezeSQL),
-		settle:     names.SQL(settleSQL),
-		keep:       names.SQL(keepSQL),
+		settle:     newSettleSQL(names),
 		failLock:   names.SQL(failLockSQL),
 		fail:       names.SQL(failSQL),
 		bury:       names.SQL(burySQL),
@@ -82,39 +80,8 @@ func (c *Core) id(owner string) string {
 	return owner + "@" + c.names.Route
 }
 
-const (
-	// settleSQL finds the rows by the primary key and checks the id beside it.
-	settleSQL = `DELETE FROM {message}
-WHERE position = ANY ($1::bigint[])
-  AND (position, id) IN (SELECT p, i FROM unnest($1::bigint[], $2::uuid[]) AS u (p, i))`
-
-	keepSQL = `WITH gone AS (` + settleSQL + ` RETURNING *)
-INSERT INTO {sent} (position, ` + carried + `, attempts, last_error)
-SELECT position, ` + carried + `, attempts, last_error FROM gone ORDER BY position`
-
-	// carried are the columns that a message keeps wherever it goes.
-	carried = `id, topic, key, tenant, type, version, content_type, headers, payload, created_at, deliver_at, expires_at, route`
-)
-
-// Settle deletes the rows that refs name, or moves them to the history.
-func (c *Core) Settle(ctx context.Context, refs []store.Ref, keep bool) error {
-	if len(refs) == 0 {
-		return nil
-	}
-	sql := c.settle
-	if keep {
-		sql = c.keep
-	}
-	positions, ids := refArrays(refs)
-	err := c.db.Scan(ctx, ByIndex, sql, []any{positions, ids}, func(rows Rows) error {
-		rows.Next()
-		return rows.Err()
-	})
-	if err != nil {
-		return fmt.Errorf("settle %d messages: %w", len(refs), err)
-	}
-	return nil
-}
+// carried are the columns that a message keeps wherever it goes.
+const carried = `id, topic, key, tenant, type, version, content_type, headers, payload, created_at, deliver_at, expires_at, route`
 
 // refArrays returns positions and ids, in one order for all relays, so that two that
 // settle the same rows, after a take-over, do not lock them crosswise.

@@ -6,8 +6,6 @@ func Statement(n *Names, purpose string) (settings Settings, sql string) {
 		settings Settings
 		sql      string
 	}{
-		"settle":   {ByIndex, settleSQL},
-		"keep":     {ByIndex, keepSQL},
 		"fail":     {ByIndex, failSQL},
 		"bury":     {ByIndex, burySQL},
 		"parked":   {InIndexOrder, parkedSQL},
