@@ -75,39 +75,87 @@ func BenchmarkSQLiteEmit(b *testing.B) {
 	}
 }
 
-// BenchmarkSQLiteDrain reads and settles 20,000 rows, 500 at a time.
-func BenchmarkSQLiteDrain(b *testing.B) {
-	const backlog, batch = 20_000, 500
+// page is the number of rows of the benchmarks of the relay's part.
+const page = 1000
+
+// backlog commits rows and returns what reads the first page of them.
+func backlog(b *testing.B, rows int) (*sqlstore.Store, store.ReadRequest) {
+	b.Helper()
 	s := migrated(b, openFile(b, newFile(b)), nil)
+	emitBacklog(b, s, rows)
+	return s, store.ReadRequest{Shards: store.FirstShards(1), Limit: page, MaxBytes: 1 << 25}
+}
+
+func emitBacklog(b *testing.B, s *sqlstore.Store, rows int) {
+	b.Helper()
 	ob := outbox.New(s)
-	ctx := b.Context()
-	events := make([]outbox.Event, backlog)
+	events := make([]outbox.Event, rows)
 	for i := range events {
-		events[i] = outbox.Event{Topic: "order.placed", Key: "customer", Payload: make([]byte, 250)}
+		events[i] = outbox.Event{Topic: "order.placed", Key: fmt.Sprint(i % 1000), Payload: make([]byte, 250)}
 	}
-	rows := 0
+	if err := ob.InTx(b.Context(), func(tx *sql.Tx) error { return ob.Emit(b.Context(), tx, events...) }); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func readPage(b *testing.B, s *sqlstore.Store, r store.ReadRequest) store.Page {
+	pages, err := s.Read(b.Context(), r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return pages[0]
+}
+
+func settlePage(b *testing.B, s *sqlstore.Store, p store.Page) {
+	refs := make([]store.Ref, len(p.Rows))
+	for i := range refs {
+		refs[i] = store.Ref{Position: p.Rows[i].Position, ID: p.Rows[i].ID}
+	}
+	if err := s.Settle(b.Context(), refs, false); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkSQLiteRead reads a page of 1,000 rows.
+func BenchmarkSQLiteRead(b *testing.B) {
+	s, r := backlog(b, page)
+	b.ReportAllocs()
+	for b.Loop() {
+		if p := readPage(b, s, r); len(p.Rows) != page {
+			b.Fatalf("%d rows", len(p.Rows))
+		}
+	}
+	b.ReportMetric(float64(b.N)*page/b.Elapsed().Seconds(), "rows/s")
+}
+
+// BenchmarkSQLiteSettle settles 1,000 rows at once.
+func BenchmarkSQLiteSettle(b *testing.B) {
+	s, r := backlog(b, 0)
+	b.ReportAllocs()
 	for b.Loop() {
 		b.StopTimer()
-		if err := ob.InTx(ctx, func(tx *sql.Tx) error { return ob.Emit(ctx, tx, events...) }); err != nil {
-			b.Fatal(err)
-		}
+		emitBacklog(b, s, page)
+		p := readPage(b, s, r)
+		r.Cursor = p.Cursor
 		b.StartTimer()
-		r := store.ReadRequest{Shards: store.FirstShards(1), Limit: batch, MaxBytes: 1 << 25}
+		settlePage(b, s, p)
+	}
+	b.ReportMetric(float64(b.N)*page/b.Elapsed().Seconds(), "rows/s")
+}
+
+// BenchmarkSQLiteDrain reads and settles 20,000 rows, 1,000 at a time.
+func BenchmarkSQLiteDrain(b *testing.B) {
+	const rows = 20 * page
+	s, r := backlog(b, 0)
+	for b.Loop() {
+		b.StopTimer()
+		emitBacklog(b, s, rows)
+		b.StartTimer()
 		for more := true; more; {
-			pages, err := s.Read(ctx, r)
-			if err != nil {
-				b.Fatal(err)
-			}
-			refs := make([]store.Ref, len(pages[0].Rows))
-			for i := range refs {
-				refs[i] = store.Ref{Position: pages[0].Rows[i].Position, ID: pages[0].Rows[i].ID}
-			}
-			if err := s.Settle(ctx, refs, false); err != nil {
-				b.Fatal(err)
-			}
-			rows += len(refs)
-			r.Cursor, more = pages[0].Cursor, pages[0].More
+			p := readPage(b, s, r)
+			settlePage(b, s, p)
+			r.Cursor, more = p.Cursor, p.More
 		}
 	}
-	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
+	b.ReportMetric(float64(b.N)*rows/b.Elapsed().Seconds(), "rows/s")
 }

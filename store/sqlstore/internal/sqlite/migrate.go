@@ -92,6 +92,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 			return fmt.Errorf("migration %s: %w", m.name, err)
 		}
 	}
+	s.prepareEmit(ctx)
 	return nil
 }
 

@@ -25,7 +25,8 @@ type Store struct {
 
 // statements are the texts that are used again and again.
 type statements struct {
-	insert, insertWhole, schedule, lockWriter     string
+	insert, insertWhole, schedule                 *insertion
+	lockWriter                                    prepared
 	sequence, stand, read                         string
 	settle, keep, fail, die, remove, leaseHeld    string
 	newLease, doubt, release, acquire, held       string
@@ -37,10 +38,10 @@ type statements struct {
 // New returns a store; it connects to nothing.
 func New(db *sql.DB, names *Names) *Store {
 	return &Store{db: db, names: names, writer: make(chan struct{}, 1), text: &statements{
-		insert:      names.sql(insertSQL),
-		insertWhole: names.sql(insertWholeSQL),
-		schedule:    names.sql(scheduleSQL),
-		lockWriter:  names.sql(lockWriterSQL),
+		insert:      newInsertion(names, insertSQL, rowSQL),
+		insertWhole: newInsertion(names, insertWholeSQL, wholeRowSQL),
+		schedule:    newInsertion(names, scheduleSQL, scheduledRowSQL),
+		lockWriter:  prepared{text: names.sql(lockWriterSQL)},
 		sequence:    names.sql(sequenceSQL),
 		stand:       names.sql(standSQL),
 		read:        names.sql(readSQL),

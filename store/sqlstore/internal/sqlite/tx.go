@@ -162,6 +162,7 @@ func (s *Store) InTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
 		return err
 	}
 	defer leave()
+	s.prepareEmit(ctx)
 	tx, err := s.begin(ctx)
 	if err != nil {
 		return err
@@ -182,7 +183,7 @@ func (s *Store) begin(ctx context.Context) (tx *sql.Tx, err error) {
 		if tx, err = s.db.BeginTx(ctx, nil); err != nil {
 			return err
 		}
-		if _, err = tx.ExecContext(ctx, s.text.lockWriter); err != nil {
+		if err = s.exec(ctx, tx, &s.text.lockWriter); err != nil {
 			_ = tx.Rollback()
 		}
 		return err

@@ -24,7 +24,7 @@ func (t *TxStore) Shards() int { return t.store.Shards() }
 // when another has written meanwhile. With the lock nobody else can claim anything
 // before tx ends.
 func (t *TxStore) do(ctx context.Context, doing string, fn func() error) error {
-	_, err := t.tx.ExecContext(ctx, t.store.text.lockWriter)
+	err := t.store.exec(ctx, t.tx, &t.store.text.lockWriter)
 	if err == nil {
 		err = fn()
 	}

@@ -1,0 +1,82 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// prepared is a statement that is used so often that each connection keeps it
+// prepared: for one row, to prepare an INSERT costs more than to run it.
+type prepared struct {
+	text string
+	stmt atomic.Pointer[sql.Stmt] // nil until it could be prepared; lives as long as the *sql.DB
+}
+
+// preparePatience is how long a statement waits for a connection to be prepared on.
+const preparePatience = 20 * time.Millisecond
+
+// insertion is an INSERT of up to chunkRows rows: one statement for each number.
+type insertion struct{ rows [chunkRows]prepared }
+
+// newInsertion returns an insertion of rows that are each like row.
+func newInsertion(names *Names, head, row string) *insertion {
+	in := new(insertion)
+	for i := range in.rows {
+		in.rows[i].text = names.sql(head) + row + strings.Repeat(", "+row, i)
+	}
+	return in
+}
+
+// of returns the statement for n rows.
+func (in *insertion) of(n int) *prepared { return &in.rows[n-1] }
+
+// exec runs p in tx, prepared if it can be.
+func (s *Store) exec(ctx context.Context, tx *sql.Tx, p *prepared, args ...any) error {
+	if stmt := s.prepare(ctx, p); stmt != nil {
+		_, err := tx.StmtContext(ctx, stmt).ExecContext(ctx, args...)
+		if !isOfOtherDB(err) {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, p.text, args...)
+	return err
+}
+
+// prepare returns p's statement, nil if it is not prepared. The caller may be in a
+// transaction, so that it must not wait for long for a second connection: the pool
+// may have no more, and may have only one.
+func (s *Store) prepare(ctx context.Context, p *prepared) *sql.Stmt {
+	if stmt := p.stmt.Load(); stmt != nil {
+		return stmt
+	}
+	if pool := s.db.Stats(); pool.MaxOpenConnections > 0 && pool.InUse >= pool.MaxOpenConnections {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, preparePatience)
+	defer cancel()
+	stmt, err := s.db.PrepareContext(ctx, p.text)
+	if err != nil {
+		return nil // what is wrong with it shows when it is run
+	}
+	if !p.stmt.CompareAndSwap(nil, stmt) {
+		_ = stmt.Close()
+	}
+	return p.stmt.Load()
+}
+
+// prepareEmit prepares what an emit of one message needs, from outside of a
+// transaction: in one there may be no connection for it.
+func (s *Store) prepareEmit(ctx context.Context) {
+	s.prepare(ctx, &s.text.lockWriter)
+	s.prepare(ctx, s.text.insert.of(1))
+}
+
+// isOfOtherDB recognizes database/sql's word for a statement that was prepared by
+// another *sql.DB than the transaction is of, which may be one on the same file. It
+// has no value for it.
+func isOfOtherDB(err error) bool {
+	return err != nil && strings.HasSuffix(err.Error(), "statement from different database used")
+}
