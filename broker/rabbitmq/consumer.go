@@ -36,7 +36,8 @@ type consumer struct {
 type delivery struct {
 	conn     *connection
 	channel  *amqp.Channel
-	messages <-chan amqp.Delivery
+	arrived  *deliveries
+	consumed <-chan amqp.Delivery // gets nothing, and is closed when nothing more comes
 	closed   chan *amqp.Error
 	ended    chan struct{} // closed when what it delivered cannot be settled any more
 	ledger   *ledger
@@ -96,7 +97,7 @@ func (c *consumer) finish() error {
 
 // open connects and begins to consume.
 func (c *consumer) open(ctx context.Context) (*delivery, error) {
-	d := &delivery{closed: make(chan *amqp.Error, 1), ended: make(chan struct{})}
+	d := &delivery{arrived: newDeliveries(), closed: make(chan *amqp.Error, 1), ended: make(chan struct{})}
 	err := c.endpoint.connect(ctx, func(conn *connection) error {
 		if err := ensure(conn, c.config.Topology, c.config.entities(&c.sub)); err != nil {
 			return err
@@ -115,7 +116,8 @@ func (c *consumer) open(ctx context.Context) (*delivery, error) {
 		if c.sub.DeadLetters {
 			queue = deadLetterQueue(queue)
 		}
-		d.messages, err = ch.Consume(queue, consumerTag, false, false, false, false, nil)
+		conn.socket.intercept(d.arrived)
+		d.consumed, err = ch.Consume(queue, consumerTag, false, false, false, false, nil)
 		return declareError("consume", "queue", queue, err)
 	})
 	if err != nil {
@@ -157,27 +159,50 @@ func (c *consumer) serve(ctx context.Context, d *delivery) error {
 // consume passes messages on until the subscription is lost, which is an error, or
 // ctx ends.
 func (c *consumer) consume(ctx context.Context, d *delivery) error {
+	var batch []*arrival
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case m, ok := <-d.messages:
-			switch {
-			case !ok:
-				return d.reason()
-			case ctx.Err() != nil:
-				if !c.sub.InOrder {
-					_ = d.channel.Reject(m.DeliveryTag, true)
-				}
-				return nil
-			}
+		case <-d.consumed:
+			return d.reason()
+		case err := <-d.arrived.failed:
+			return err
+		case <-d.arrived.wake:
 			d.received = true
-			if left := untilRetry(m.Headers[headerRetryAt], time.Now()); left > 0 && !c.sub.DeadLetters {
-				c.forward(ctx, d, &m, left)
-			} else {
-				c.receive(c.receipt(d, &m))
+			batch = d.arrived.all(batch)
+			for i, a := range batch {
+				if ctx.Err() != nil {
+					if !c.sub.InOrder {
+						d.reject(batch[i:])
+					}
+					return nil
+				}
+				if d.channel.IsClosed() {
+					break // what it delivered comes again
+				}
+				batch[i] = nil
+				c.pass(ctx, d, a)
 			}
 		}
+	}
+}
+
+// pass passes a message on, to whom it is for or to another delay.
+func (c *consumer) pass(ctx context.Context, d *delivery, a *arrival) {
+	if at, ok := a.Headers[headerRetryAt]; ok && !c.sub.DeadLetters {
+		if left := untilRetry(at, time.Now()); left > 0 {
+			c.forward(ctx, d, &a.Delivery, left)
+			return
+		}
+	}
+	c.receive(c.receipt(d, a))
+}
+
+// reject gives messages back that were not passed on.
+func (d *delivery) reject(list []*arrival) {
+	for _, a := range list {
+		_ = d.channel.Reject(a.DeliveryTag, true)
 	}
 }
 
@@ -208,17 +233,10 @@ func (c *consumer) forward(ctx context.Context, d *delivery, m *amqp.Delivery, l
 
 // giveBack stops the deliveries and requeues those that have arrived.
 func (c *consumer) giveBack(d *delivery) {
-	cancelled := make(chan struct{})
-	go func() {
-		defer close(cancelled)
-		if err := d.channel.Cancel(consumerTag, false); err != nil {
-			d.conn.abort() // ends the loop below, whatever the error
-		}
-	}()
-	for m := range d.messages {
-		_ = d.channel.Reject(m.DeliveryTag, true)
+	if err := d.channel.Cancel(consumerTag, false); err != nil {
+		d.conn.abort()
 	}
-	<-cancelled
+	d.reject(d.arrived.all(nil))
 }
 
 // reason tells why there are no more messages.

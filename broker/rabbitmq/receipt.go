@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"github.com/outbox-go/outbox"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -27,13 +26,14 @@ var (
 	errStale   = errors.New("rabbitmq: the connection that delivered the message is lost: it is delivered again")
 )
 
-// receipt decodes m and counts it as unsettled.
-func (c *consumer) receipt(d *delivery, m *amqp.Delivery) *outbox.Received {
+// receipt decodes a and counts it as unsettled.
+func (c *consumer) receipt(d *delivery, a *arrival) *outbox.Received {
+	m := &a.Delivery
 	r := &receipt{raw: m, delivery: d, consumer: c, entry: entry{tag: m.DeliveryTag}}
 	deaths := m.Headers[headerDeath]
 	restoreTopic(m, c.queue)
 	cleanHeaders(m.Headers, c.queue)
-	r.Received = outbox.Received{Message: message(m), ReceivedAt: time.Now(), Lost: d.ended}
+	r.Received = outbox.Received{Message: message(m), ReceivedAt: a.at, Lost: d.ended}
 	r.Failure = outbox.TakeFailure(r.Headers)
 	if r.Failure != nil && !c.concerns(m, r.Failure) {
 		r.Failure = nil
