@@ -69,6 +69,9 @@ func (f *Failure) Headers() map[string]string {
 // TakeFailure removes the headers of a failure from h and returns the failure, nil
 // if there is none, for drivers. What cannot be read counts as empty.
 func TakeFailure(h map[string]string) *Failure {
+	if !hasFailure(h) {
+		return nil // mostly, and it costs nothing
+	}
 	attempts, err := strconv.Atoi(h[HeaderAttempts])
 	f := &Failure{Attempts: min(max(0, attempts), maxAttempts), Reason: h[HeaderReason], Handler: h[HeaderHandler], Queue: h[HeaderQueue]}
 	found := err == nil
@@ -82,6 +85,15 @@ func TakeFailure(h map[string]string) *Failure {
 		return nil
 	}
 	return f
+}
+
+func hasFailure(h map[string]string) bool {
+	for name := range h {
+		if isFailureHeader(name) {
+			return true
+		}
+	}
+	return false
 }
 
 func isFailureHeader(name string) bool {
