@@ -43,12 +43,14 @@ func (s *Store) settle(ctx context.Context, c runner, refs []store.Ref, keep boo
 		defer func() { _ = stmt.Close() }()
 		stmts[i] = stmt
 	}
+	// A driver may start a goroutine for each statement that can be cancelled.
+	briefly := context.WithoutCancel(ctx)
 	for _, ref := range refs {
 		for _, stmt := range stmts {
-			if _, err := stmt.ExecContext(ctx, ref.Position, ref.ID); err != nil {
+			if _, err := stmt.ExecContext(briefly, ref.Position, ref.ID); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	return ctx.Err()
 }
