@@ -37,10 +37,7 @@ func Direct(ctx context.Context, p outbox.Publisher, load Load, window int) erro
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		m, err := load.Message(n)
-		if err != nil {
-			return err
-		}
+		m := load.Message(n)
 		take()
 		p.Publish(ctx, &m, done)
 	}

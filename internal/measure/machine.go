@@ -65,7 +65,7 @@ func ResetPeak() { _ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }
 // cpuTime returns the times of proc_pid_stat(5).
 func cpuTime(path string) time.Duration {
 	text, _ := os.ReadFile(path)
-	_, behind, _ := bytes.Cut(text, []byte(") ")) // the name, which may have spaces
+	behind := text[bytes.LastIndexByte(text, ')')+1:] // of the name, which may have anything in it
 	const utime, stime = 11, 12
 	fields := strings.Fields(string(behind))
 	if len(fields) <= stime {

@@ -24,19 +24,13 @@ type filling struct {
 // fill emits all messages of load, in the order of their numbers, after a tenth of them, at
 // most a batch, that is rolled back.
 func (f *filling) fill(ctx context.Context, d *scratch.Database, load measure.Load) error {
-	undone, err := messages(&load, load.Messages, min(fillBatch, load.Messages/10))
-	if err != nil {
-		return err
-	}
+	undone := messages(&load, load.Messages, min(fillBatch, load.Messages/10))
 	if err := rollBack(ctx, d, undone); err != nil {
 		return err
 	}
 	f.rolledBack = len(undone)
 	for f.committed < load.Messages {
-		batch, err := messages(&load, f.committed, min(fillBatch, load.Messages-f.committed))
-		if err != nil {
-			return err
-		}
+		batch := messages(&load, f.committed, min(fillBatch, load.Messages-f.committed))
 		if err := d.Store.Insert(ctx, batch); err != nil {
 			return err
 		}
@@ -46,14 +40,12 @@ func (f *filling) fill(ctx context.Context, d *scratch.Database, load measure.Lo
 }
 
 // messages returns n messages from number first on.
-func messages(load *measure.Load, first, n int) (list []outbox.Message, err error) {
-	list = make([]outbox.Message, n)
+func messages(load *measure.Load, first, n int) []outbox.Message {
+	list := make([]outbox.Message, n)
 	for i := range list {
-		if list[i], err = load.Message(first + i); err != nil {
-			return nil, err
-		}
+		list[i] = load.Message(first + i)
 	}
-	return list, nil
+	return list
 }
 
 var errRollBack = errors.New("rolled back on purpose")
