@@ -39,10 +39,9 @@ const (
 
 // peer is a system that can be measured.
 type peer struct {
-	works   []string
-	modules []string
-	run     func(ctx context.Context, s *work.Settings, steady bool) (*report, error)
-	system  func(ctx context.Context, s *work.Settings) (work.System, error) // nil for a bare loop
+	works  []string
+	run    func(ctx context.Context, s *work.Settings, steady bool) (*report, error)
+	system func(ctx context.Context, s *work.Settings) (work.System, error) // nil for a bare loop
 }
 
 func peers() map[string]peer {

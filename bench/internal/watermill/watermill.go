@@ -7,6 +7,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 	"strconv"
 	"time"
 
@@ -46,6 +48,7 @@ type System struct {
 	schema   wmsql.DefaultPostgreSQLSchema
 	offsets  wmsql.DefaultPostgreSQLOffsetsAdapter
 	logger   watermill.LoggerAdapter
+	logged   *slog.LevelVar // the least level that is logged
 }
 
 // New prepares to connect to the database.
@@ -55,8 +58,11 @@ func New(_ context.Context, s *work.Settings) (*System, error) {
 		return nil, err
 	}
 	config.RuntimeParams["search_path"] = s.Name
+	level := new(slog.LevelVar)
+	level.Set(slog.LevelWarn)
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	return &System{
-		settings: s, db: stdlib.OpenDB(*config), logger: watermill.NopLogger{},
+		settings: s, db: stdlib.OpenDB(*config), logger: watermill.NewSlogLogger(logger), logged: level,
 		schema: wmsql.DefaultPostgreSQLSchema{SubscribeBatchSize: batchSize},
 	}, nil
 }
@@ -156,6 +162,7 @@ func (s *System) Relay(ctx context.Context, ready func()) (err error) {
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
+		s.logged.Set(slog.LevelError + 1) // it logs its own end as errors
 		return errors.Join(f.Close(), <-ended)
 	}
 }
@@ -163,6 +170,7 @@ func (s *System) Relay(ctx context.Context, ready func()) (err error) {
 // amqpConfig is Watermill's for a durable topic exchange, with confirms.
 func (s *System) amqpConfig() wmamqp.Config {
 	c := wmamqp.NewDurableTopicConfig(s.settings.BrokerURL, s.settings.Name, "")
+	c.Exchange.Durable = true
 	c.Publish.ConfirmDelivery = true
 	c.Publish.ChannelPoolSize = channels
 	return c
