@@ -64,7 +64,7 @@ func (s *steadyShop) commit(ctx context.Context, t steadyTx) (err error) {
 
 func (s *steadyShop) inPostgres(ctx context.Context, t steadyTx) error {
 	store := s.outbox.Postgres
-	err := pgx.BeginFunc(ctx, store.Pool, func(tx pgx.Tx) error {
+	return store.Outbox.InTx(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, s.insert, t.number); err != nil {
 			return err
 		}
@@ -73,13 +73,9 @@ func (s *steadyShop) inPostgres(ctx context.Context, t steadyTx) error {
 		}
 		return s.end(ctx, t)
 	})
-	if err == nil {
-		store.Outbox.Wake()
-	}
-	return err
 }
 
-// inSQLite uses InTx, which has writers wait in turn, where those of SQLite itself
+// inSQLite does the same; InTx has writers wait in turn, where those of SQLite itself
 // sleep for up to 100 ms.
 func (s *steadyShop) inSQLite(ctx context.Context, t steadyTx) error {
 	store := s.outbox.SQLite
