@@ -44,6 +44,7 @@ type Broker struct {
 	TLS           TLS
 	ReconnectMax  time.Duration
 	Heartbeat     time.Duration
+	Connections   int // to publish by; 0 is 1
 
 	Destination  string // of STOMP, as the next four
 	DOP          bool

@@ -98,6 +98,7 @@ broker:
   queue_headers: [x-max-length=10, x-a = b=c]
   exclusive: yes
   heartbeat: 5s
+  connections: 3
   reconnect_max: 1h
   mode: binary
   source: /shop
@@ -176,15 +177,15 @@ log: {level: error, format: json}
 }
 
 // noOther is how a broker prints without what [wantBrokerOfOthers] has checked.
-const noOther = " ReconnectMax:0s Heartbeat:0s Destination: DOP:false QueueType: QueueHeaders:map[] Exclusive:false" +
+const noOther = " ReconnectMax:0s Heartbeat:0s Connections:0 Destination: DOP:false QueueType: QueueHeaders:map[] Exclusive:false" +
 	" Mode: Source: RequestHeaders:map[] Secrets:[] Timeout:0s Concurrency:0"
 
 // wantBrokerOfOthers checks what is of STOMP and HTTP, and takes it away.
 func wantBrokerOfOthers(t *testing.T, b *Broker) {
 	t.Helper()
-	got := fmt.Sprint(b.ReconnectMax, b.Heartbeat, b.Destination, b.DOP, b.QueueType, b.QueueHeaders, b.Exclusive,
+	got := fmt.Sprint(b.ReconnectMax, b.Heartbeat, b.Connections, b.Destination, b.DOP, b.QueueType, b.QueueHeaders, b.Exclusive,
 		b.Mode, b.Source, b.RequestHeaders, b.Secrets, b.Timeout, b.Concurrency)
-	const want = "1h0m0s 5s/exchange/x/{topic} true classic map[x-a:b=c x-max-length:10] true" +
+	const want = "1h0m0s 5s 3/exchange/x/{topic} true classic map[x-a:b=c x-max-length:10] true" +
 		" binary /shop map[Authorization:[Bearer geheim: {}, x] X-A:[b]] [whsec_a whsec_b] 3s 4"
 	if strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -233,7 +234,7 @@ topology: check
 		`relay.widnow (outbox.yaml:6): is not a key; did you mean relay.window?`,
 		`relay.lease-ttl (outbox.yaml:10): is not a key; did you mean relay.lease_ttl?`,
 		`broker (outbox.yaml:12): must have keys below it: url, exchange, stream, subject_prefix, topology, unroutable, destination, dop, queue_type, queue_headers, exclusive, ` +
-			`heartbeat, reconnect_max, mode, source, request_headers, secrets, timeout, concurrency, tls`,
+			`heartbeat, reconnect_max, connections, mode, source, request_headers, secrets, timeout, concurrency, tls`,
 		`topology (outbox.yaml:16): is not a key; did you mean broker.topology?`,
 		`database.url (outbox.yaml:4): names the variable NOBODY, which is not set: set it, or write ${NOBODY:-value}`,
 		`broker.url: is not set: give the flag --broker-url, the variable OUTBOX_BROKER_URL or the key in the file; ` +
@@ -540,6 +541,7 @@ func TestWrongValuesOfBrokersAndSubscriptions(t *testing.T) {
 		{"broker.request_headers", "Authorization geheim", "has no colon in header 1"},
 		{"broker.request_headers", "A: b\nB C: geheim", "has no name in header 2"},
 		{"broker.request_headers", "A: \x01geheim", "has a control character in the value of A"},
+		{"broker.connections", "17", "must be 1 to 16"},
 		{"broker.concurrency", "0", "must be 1 to 1000"},
 		{"broker.timeout", "soon", "is not a duration"},
 		{"relay.refused_backoff", "0s", "must not be zero"},

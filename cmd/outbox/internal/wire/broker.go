@@ -19,10 +19,30 @@ import (
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
 )
 
-// OpenPublisher returns a publisher, with a connection of its own, to the broker
+// OpenPublisher returns a publisher, with connections of its own, to the broker
 // that c names, which [CheckBroker] has found to be right. It connects in the
 // background, again and again. What goes to standard output goes to output.
 func OpenPublisher(c config.Broker, output io.Writer, logger *slog.Logger) (outbox.Publisher, error) {
+	switch BrokerKind(c.URL) {
+	case RabbitMQ, JetStream, STOMP:
+	default:
+		return openPublisher(c, output, logger)
+	}
+	var publishers []outbox.Publisher
+	for range max(1, c.Connections) {
+		p, err := openPublisher(c, output, logger)
+		if err != nil {
+			for _, p := range publishers {
+				_ = p.Close()
+			}
+			return nil, err
+		}
+		publishers = append(publishers, p)
+	}
+	return outbox.Spread(publishers...), nil
+}
+
+func openPublisher(c config.Broker, output io.Writer, logger *slog.Logger) (outbox.Publisher, error) {
 	secure, err := brokerTLS(c.TLS)
 	if err != nil {
 		return nil, err
