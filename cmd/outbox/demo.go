@@ -108,14 +108,9 @@ func checkDemo(l *config.Loaded, f *demoFlags) {
 			l.Fault("broker.url", "delivers to no worker of the demo: use amqp://, amqps:// or nats://")
 		}
 	}
-	within := func(flag string, value, least, most int) {
-		if value < least || value > most {
-			l.Add(config.Problem{Key: flag, Value: fmt.Sprint(value), Reason: fmt.Sprintf("must be %d to %d", least, most)})
-		}
-	}
-	within("--messages", f.messages, 1, 100_000_000)
-	within("--keys", f.keys, 1, 1_000_000)
-	within("--relays", f.relays, 1, 64)
+	within(l, "--messages", f.messages, 1, 100_000_000)
+	within(l, "--keys", f.keys, 1, 1_000_000)
+	within(l, "--relays", f.relays, 1, 64)
 	if f.timeout < 0 {
 		l.Add(config.Problem{Key: "--timeout", Value: f.timeout.String(), Reason: "must be a positive duration"})
 	}

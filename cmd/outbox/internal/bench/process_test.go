@@ -1,0 +1,33 @@
+package bench
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/scratch"
+)
+
+// A relay in a process of its own is configured by what the benchmark was given, and
+// not by variables that are there already.
+func TestEnvironmentOfARelay(t *testing.T) {
+	t.Parallel()
+	c := &children{
+		Process: Process{
+			Environ: []string{"HOME=/home/me", "OUTBOX_RELAY_KEEP=30d", "OUTBOX_CONFIG=/etc/outbox.yaml"},
+			Keys:    map[string]string{"relay.window": "7", "database.url": "that of the command line", "log.level": ""},
+		},
+		drain: &drain{
+			traffic:  &traffic{broker: config.Broker{URL: "amqp://h/", Exchange: "e", Stream: "s", SubjectPrefix: "p."}},
+			database: &scratch.Database{Config: config.Database{URL: "postgres://me:secret@h/d", Schema: "x"}},
+		},
+	}
+	got := c.environment()
+	slices.Sort(got)
+	want := "HOME=/home/me OUTBOX_BROKER_EXCHANGE=e OUTBOX_BROKER_STREAM=s OUTBOX_BROKER_SUBJECT_PREFIX=p. OUTBOX_BROKER_URL=amqp://h/ " +
+		"OUTBOX_DATABASE_SCHEMA=x OUTBOX_DATABASE_URL=postgres://me:secret@h/d OUTBOX_RELAY_WINDOW=7"
+	if text := strings.Join(got, " "); text != want {
+		t.Errorf("got %s", text)
+	}
+}
