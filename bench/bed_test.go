@@ -22,6 +22,7 @@ import (
 type size struct {
 	rounds   int
 	messages int           // of each system; 0 for what the report has
+	patience time.Duration // with each run
 	rest     time.Duration // before each run
 	settle   time.Duration // until an idle relay has nothing left to do
 	watch    time.Duration // how long it is watched then
@@ -32,9 +33,9 @@ type size struct {
 // full is the size of the report, small that of a test of it, which only shows that
 // everything runs.
 var (
-	full  = size{rounds: 5, rest: time.Second, settle: 20 * time.Second, watch: time.Minute}
+	full  = size{rounds: 5, patience: 20 * time.Minute, rest: time.Second, settle: 20 * time.Second, watch: time.Minute}
 	small = size{
-		rounds: 1, messages: 300, settle: 100 * time.Millisecond, watch: time.Second, short: true,
+		rounds: 1, messages: 300, patience: time.Minute, settle: 100 * time.Millisecond, watch: time.Second, short: true,
 		flags: map[string]string{"--duration": "500ms", "--slice": "10ms", "--idle-outboxes": "2", "--payload": "2000"},
 	}
 )

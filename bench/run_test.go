@@ -16,9 +16,6 @@ import (
 	"github.com/outbox-go/outbox/bench/internal/report"
 )
 
-// patience is the longest that one run may take.
-const patience = 20 * time.Minute
-
 // section measures a section whose systems are all programs: each round runs each of
 // them once, and each round begins with another one.
 func (b *bed) section(ctx context.Context, s *report.Section) ([]report.Run, error) {
@@ -47,7 +44,7 @@ func (b *bed) rounds(s *report.Section) int {
 
 // run runs a system once.
 func (b *bed) run(ctx context.Context, s *report.System, round int) ([]report.Run, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, b.size.patience)
 	defer cancel()
 	b.calm()
 	args := b.arguments(s)
