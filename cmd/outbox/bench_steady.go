@@ -160,7 +160,9 @@ func (f *benchSteadyFlags) check(cmd *cobra.Command, l *config.Loaded) {
 		wire.CheckDatabase(l)
 	}
 	checkConsumed(l)
-	fault := func(flag string, value any, reason string) { l.Add(config.Problem{Key: flag, Value: fmt.Sprint(value), Reason: reason}) }
+	fault := func(flag string, value any, reason string) {
+		l.Add(config.Problem{Key: flag, Value: fmt.Sprint(value), Reason: reason})
+	}
 	if !(f.rate >= 0.1 && f.rate <= 1_000_000) {
 		fault("--rate", f.rate, "must be 0.1 to 1000000")
 	} else if messages := f.rate * (f.warmUp + f.duration).Seconds(); f.rate*f.duration.Seconds() < 1 || messages > 100_000_000 {
