@@ -126,6 +126,7 @@ func parse(name, what string, args []string, stderr io.Writer) (*work.Settings, 
 	f.Float64Var(&s.HoldShare, "hold-share", 0.5, "their share, 0 to 1")
 	f.BoolVar(&s.HoldSnapshot, "hold-snapshot", false, "another session holds a snapshot from before the first message to the end")
 	f.BoolVar(&s.Raw, "raw", false, "nats: count acknowledgements by a subscription of the loop's own")
+	f.BoolVar(&s.Properties, "properties", false, "amqp: send with each payload the id, content type, key and time that a relay sends")
 	f.DurationVar(&s.Timeout, "timeout", 10*time.Minute, "what has not arrived after it is lost")
 	f.Func("relay", "here (in this process) or process (in one of its own; notify always)", func(where string) error {
 		if s.Process = where == "process"; !s.Process && where != "here" {

@@ -114,7 +114,7 @@ func TestBareLoopPublishesToRabbitMQ(t *testing.T) {
 	broker := testenv.RabbitMQ(t).NewVHost(t)
 	for _, queueType := range []string{"quorum", "classic"} {
 		for _, messages := range []int{10, 1500} { // fewer than the window, and more
-			r := peerRun(t, "amqp", drain, "--broker-url", broker, "--messages", fmt.Sprint(messages), "--queue-type", queueType)
+			r := peerRun(t, "amqp", drain, "--broker-url", broker, "--messages", fmt.Sprint(messages), "--queue-type", queueType, "--properties="+fmt.Sprint(messages > 1000))
 			if r.Delivered != messages || r.MessagesPerSecond <= 0 {
 				t.Errorf("%s: of %d messages %+v", queueType, messages, r.Verdict)
 			}

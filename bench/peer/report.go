@@ -25,7 +25,7 @@ type report struct {
 // loop makes a run of a bare loop.
 func loop(publish func(context.Context, *work.Settings) (time.Duration, int, error), module string) func(context.Context, *work.Settings, bool) (*report, error) {
 	return func(ctx context.Context, s *work.Settings, _ bool) (*report, error) {
-		before := work.CPUSeconds()
+		before := measure.UsageOf(0).CPU
 		took, arrived, err := publish(ctx, s)
 		if err != nil {
 			return nil, err
@@ -36,7 +36,7 @@ func loop(publish func(context.Context, *work.Settings) (time.Duration, int, err
 					Committed: s.Messages, Delivered: arrived, Lost: max(0, s.Messages-arrived), Phantom: max(0, arrived-s.Messages),
 					MessagesPerSecond: float64(arrived) / took.Seconds(),
 				},
-				CPUSeconds: work.CPUSeconds() - before,
+				CPUSeconds: (measure.UsageOf(0).CPU - before).Seconds(),
 			},
 			Versions: versions([]string{module}),
 		}, nil

@@ -64,8 +64,7 @@ func publishAll(ctx context.Context, ch *amqp.Channel, s *work.Settings) error {
 				return err
 			}
 		}
-		err := ch.PublishWithContext(ctx, s.Name, measure.Topic, false, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: load.Body(n)})
-		if err != nil {
+		if err := ch.PublishWithContext(ctx, s.Name, measure.Topic, false, false, publishing(s, &load, n)); err != nil {
 			return err
 		}
 	}
@@ -75,6 +74,17 @@ func publishAll(ctx context.Context, ch *amqp.Channel, s *work.Settings) error {
 		}
 	}
 	return nil
+}
+
+func publishing(s *work.Settings, load *measure.Load, n int) amqp.Publishing {
+	if !s.Properties {
+		return amqp.Publishing{DeliveryMode: amqp.Persistent, Body: load.Body(n)}
+	}
+	m := load.Message(n)
+	return amqp.Publishing{
+		DeliveryMode: amqp.Persistent, MessageId: m.ID, ContentType: m.ContentType, Timestamp: m.CreatedAt, Body: m.Payload,
+		Headers: amqp.Table{outbox.HeaderKey: m.Key, outbox.HeaderCreatedAt: m.CreatedAt.Format(time.RFC3339Nano)},
+	}
 }
 
 // declare makes exchange, queue and binding.

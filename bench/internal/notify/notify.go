@@ -165,7 +165,7 @@ func (r *relay) read(ctx context.Context, conn *pgx.Conn) error {
 	defer rows.Close()
 	for rows.Next() {
 		var id int64
-		m := &outbox.Message{ContentType: "application/octet-stream"}
+		m := &outbox.Message{ContentType: outbox.ContentTypeBytes}
 		if err := rows.Scan(&id, &m.ID, &m.Topic, &m.Key, &m.Payload); err != nil {
 			return err
 		}

@@ -133,7 +133,7 @@ type worker struct {
 func (w *worker) Work(ctx context.Context, job *river.Job[args]) error {
 	a := &job.Args
 	return w.publish(ctx, &outbox.Message{
-		ID: a.ID, Topic: a.Topic, Key: a.Key, ContentType: "application/octet-stream", Payload: a.Payload,
+		ID: a.ID, Topic: a.Topic, Key: a.Key, ContentType: outbox.ContentTypeBytes, Payload: a.Payload,
 	})
 }
 

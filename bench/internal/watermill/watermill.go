@@ -194,13 +194,13 @@ func (s *System) Emitter(ctx context.Context) (work.Emitter, error) {
 }
 
 // Emit runs a transaction.
-func (e *emitter) Emit(ctx context.Context, event work.Event, hold time.Duration, committing func()) error {
+func (e *emitter) Emit(ctx context.Context, event work.Event, end func() error) error {
 	tx, err := e.conn.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.ExecContext(ctx, work.BusinessInsert, event.Key, work.BusinessNote); err != nil {
+	if _, err := tx.ExecContext(ctx, work.BusinessInsert, event.Number); err != nil {
 		return err
 	}
 	p, err := e.system.publisher(tx)
@@ -210,8 +210,9 @@ func (e *emitter) Emit(ctx context.Context, event work.Event, hold time.Duration
 	if err := p.Publish(measure.Topic, messageOf(event)); err != nil {
 		return fmt.Errorf("publish into the transaction: %w", err)
 	}
-	work.Pause(hold)
-	committing()
+	if err := end(); err != nil {
+		return err
+	}
 	return tx.Commit()
 }
 

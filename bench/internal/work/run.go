@@ -71,14 +71,14 @@ func (r *run) drain(ctx context.Context, place *Place) (*Result, error) {
 	if err := place.Analyze(ctx); err != nil {
 		return nil, err
 	}
-	before := CPUSeconds()
+	before := measure.UsageOf(0).CPU
 	r.tally.Start()
 	relay, err := startRelay(ctx, r.system, r.settings)
 	if err != nil {
 		return nil, err
 	}
 	err = r.wait(ctx, relay)
-	result := &Result{CPUSeconds: CPUSeconds() - before}
+	result := &Result{CPUSeconds: (measure.UsageOf(0).CPU - before).Seconds()}
 	return r.finish(result, relay, err, r.settings.Messages)
 }
 
@@ -97,11 +97,19 @@ func (r *run) wait(ctx context.Context, relay *relay) error {
 	}
 }
 
-// finish stops the relay, so that nothing can come after the verdict.
+// quiet is how long nothing may arrive in the end: what ought not to be there arrives
+// late.
+const quiet = 300 * time.Millisecond
+
+// finish stops the relay and judges what has arrived when nothing comes any more.
 func (r *run) finish(result *Result, relay *relay, err error, committed int) (*Result, error) {
 	stopErr := relay.stop()
 	if err := errors.Join(err, stopErr); err != nil {
 		return nil, err
+	}
+	for before := -1; before < r.tally.Deliveries(); {
+		before = r.tally.Deliveries()
+		Pause(quiet)
 	}
 	result.RelayCPUSeconds = relay.cpuSeconds()
 	result.Verdict = r.tally.Verdict(committed)
@@ -125,7 +133,7 @@ func (r *run) steady(ctx context.Context) (*Result, error) {
 		}
 		defer emitters[i].Close()
 	}
-	before := CPUSeconds()
+	before := measure.UsageOf(0).CPU
 	r.tally.Start()
 	began := time.Now()
 	err = r.emitAll(ctx, emitters, began)
@@ -133,7 +141,7 @@ func (r *run) steady(ctx context.Context) (*Result, error) {
 	if err == nil {
 		err = r.wait(ctx, relay)
 	}
-	result := &Result{CPUSeconds: CPUSeconds() - before, Offered: r.settings.Rate, Achieved: float64(r.settings.Messages) / took}
+	result := &Result{CPUSeconds: (measure.UsageOf(0).CPU - before).Seconds(), Offered: r.settings.Rate, Achieved: float64(r.settings.Messages) / took}
 	return r.finish(result, relay, err, r.settings.Messages)
 }
 
@@ -146,7 +154,7 @@ func (r *run) emitAll(ctx context.Context, emitters []Emitter, began time.Time) 
 		all.Go(func() {
 			for due := range schedule.Of(i) {
 				Pause(time.Until(began.Add(due.At)))
-				if errs[i] = r.emit(ctx, e, due); errs[i] != nil {
+				if errs[i] = r.emit(ctx, e, &due); errs[i] != nil {
 					return
 				}
 			}
@@ -156,16 +164,28 @@ func (r *run) emitAll(ctx context.Context, emitters []Emitter, began time.Time) 
 	return errors.Join(errs...)
 }
 
-func (r *run) emit(ctx context.Context, e Emitter, due measure.Due) error {
-	var hold time.Duration
-	if due.Held {
-		hold = r.settings.Hold
-	}
-	err := e.Emit(ctx, EventOf(&r.load, due.Number), hold, func() {
+// rollBackOneIn is how many transactions there are to one more that rolls back, whose
+// message must not arrive.
+const rollBackOneIn = 100
+
+var errRollBack = errors.New("rolled back on purpose")
+
+func (r *run) emit(ctx context.Context, e Emitter, due *measure.Due) error {
+	err := e.Emit(ctx, EventOf(&r.load, due.Number), func() error {
+		if due.Held {
+			Pause(r.settings.Hold)
+		}
 		if due.At >= r.settings.WarmUp {
 			r.tally.Committed(due.Number, time.Now())
 		}
+		return nil
 	})
+	if err == nil && due.Number%rollBackOneIn == 0 {
+		undone := EventOf(&r.load, r.load.Messages+due.Number)
+		if err = e.Emit(ctx, undone, func() error { return errRollBack }); errors.Is(err, errRollBack) {
+			err = nil
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("emit message %d: %w", due.Number, err)
 	}

@@ -48,8 +48,10 @@ type Settings struct {
 	// Process has the relay run in a process of its own.
 	Process bool `json:"relay_process"`
 
-	Raw     bool          `json:"raw,omitempty"` // of the bare loop to JetStream
-	Timeout time.Duration `json:"-"`             // how long the run may take from the relay's start
+	Raw        bool `json:"raw,omitempty"`        // of the bare loop to JetStream
+	Properties bool `json:"properties,omitempty"` // of the bare loop to RabbitMQ: what a relay sends beside the payload
+
+	Timeout time.Duration `json:"-"` // how long the run may take from the relay's start
 }
 
 // Load returns what the messages are like.

@@ -33,12 +33,15 @@ type System interface {
 
 // Event is what is emitted, with the topic [measure.Topic].
 type Event struct {
+	Number  int
 	Key     string
 	Payload []byte
 }
 
 // EventOf returns message n of load.
-func EventOf(load *measure.Load, n int) Event { return Event{Key: load.Key(n), Payload: load.Body(n)} }
+func EventOf(load *measure.Load, n int) Event {
+	return Event{Number: n, Key: load.Key(n), Payload: load.Body(n)}
+}
 
 // Description is what a report tells of a system.
 type Description struct {
@@ -49,19 +52,20 @@ type Description struct {
 
 // Emitter emits for one goroutine.
 type Emitter interface {
-	// Emit begins a transaction, inserts a row of business and emits the event. After
-	// hold it calls committing and commits.
-	Emit(ctx context.Context, event Event, hold time.Duration, committing func()) error
+	// Emit begins a transaction, inserts a row of business and emits the event. Then
+	// it calls end, which holds the transaction open for a while, or not, and returns
+	// just before the commit is to be sent. With an error of end it rolls back and
+	// returns that error.
+	Emit(ctx context.Context, event Event, end func() error) error
 
 	Close()
 }
 
-// Business is the table of the rows of business; each system's emitter inserts one
-// with every message.
+// The rows of business are those of `outbox bench steady`; an emitter inserts one with
+// every message, by its number.
 const (
-	BusinessTable  = `CREATE TABLE business (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, account text NOT NULL, note text NOT NULL)`
-	BusinessInsert = `INSERT INTO business (account, note) VALUES ($1, $2)`
-	BusinessNote   = "one row of business for each message"
+	BusinessTable  = `CREATE TABLE bench_order (number bigint NOT NULL PRIMARY KEY, placed_at timestamptz NOT NULL DEFAULT now())`
+	BusinessInsert = `INSERT INTO bench_order (number) VALUES ($1)`
 )
 
 // TxEmitter is an Emitter on a connection of its own.
@@ -71,20 +75,21 @@ type TxEmitter struct {
 }
 
 // Emit runs the transaction; each statement is a round trip of its own.
-func (t *TxEmitter) Emit(ctx context.Context, e Event, hold time.Duration, committing func()) error {
+func (t *TxEmitter) Emit(ctx context.Context, e Event, end func() error) error {
 	tx, err := t.Conn.Begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback(ctx) }()
-	if _, err := tx.Exec(ctx, BusinessInsert, e.Key, BusinessNote); err != nil {
+	if _, err := tx.Exec(ctx, BusinessInsert, e.Number); err != nil {
 		return err
 	}
 	if err := t.Insert(ctx, tx, e); err != nil {
 		return err
 	}
-	Pause(hold)
-	committing()
+	if err := end(); err != nil {
+		return err
+	}
 	return tx.Commit(ctx)
 }
 
