@@ -76,7 +76,7 @@ func pointers(list []float64) (all []*float64) {
 
 func (t *traffic) settings() Settings {
 	s := Settings{
-		Messages: t.Messages, Keys: t.Keys, PayloadBytes: t.Payload, Window: t.Relay.Window, Connections: 1,
+		Messages: t.Messages, Keys: t.Keys, PayloadBytes: t.Payload, Window: t.Relay.Window, Connections: max(1, t.broker.Connections),
 		Consumer: !t.NoConsumer, Prefetch: t.Prefetch,
 	}
 	if wire.BrokerKind(t.broker.URL) == wire.RabbitMQ {
