@@ -23,6 +23,7 @@ type item struct {
 	queued bool   // stands in one of the lists, though perhaps not the one listed of its key
 	held   bool   // waits for its rule
 	vain   bool   // has probed in vain: others are to probe before it
+	mark   string // of its commit, if it was handed over
 	failed uint32 // how many failures were noted; only the last one counts
 }
 
@@ -68,6 +69,9 @@ type shard struct {
 	doubt  int64                  // greatest position that may have been sent without an answer
 	told   int64                  // of doubt, to the store
 	last   int64                  // greatest position that was sent
+
+	handed  map[int64]handed // by position: messages that may yet be read
+	resting time.Time        // nothing is handed over until then
 
 	forgotten forgotten
 	held      int       // items in memory
@@ -122,7 +126,9 @@ type stream struct {
 	key    *keyQueue
 	tenant *tenant
 	cursor store.Cursor
-	more   bool // another read at once finds more
+	more   bool      // another read at once finds more
+	asked  time.Time // just before the read that is under way
+	read   time.Time // just before the last one that is over
 }
 
 // timers is a heap of items by due time.

@@ -33,6 +33,9 @@ type queue struct {
 	inFlight int
 	settling int // confirmed, and not yet deleted
 
+	saw    func(store.Cursor, string) bool // see Follower
+	offers []store.Commit                  // of what cannot be handed over before a read is over
+
 	confirmed []*item
 	refused   []refusal
 	parking   []*keyQueue // whose messages join a dead letter

@@ -50,11 +50,13 @@ func (q *queue) plan() ([]*stream, []store.ReadRequest) {
 		st := q.streams[more]
 		// To the back, so that the others get their turn.
 		q.streams = append(slices.Delete(q.streams, more, more+1), st)
+		st.asked = time.Now()
 		return []*stream{st}, []store.ReadRequest{q.request(st, room)}
 	}
 	q.again, q.looked = more >= 0, time.Now()
 	requests := make([]store.ReadRequest, len(ended))
 	for i, st := range ended {
+		st.asked = q.looked
 		requests[i] = q.request(st, q.free()/len(ended))
 	}
 	return ended, requests
@@ -141,7 +143,8 @@ func (q *queue) admit(streams []*stream, requests []store.ReadRequest, pages []s
 			heavy = t
 		}
 		more = more || st.more && !page.More // of another stream, perhaps
-		st.cursor, st.more = page.Cursor, page.More
+		st.cursor, st.more, st.read = page.Cursor, page.More, st.asked
+		q.passHanded(st)
 		rows += len(page.Rows)
 		joined = joined && !page.More
 		more = more || page.More
@@ -153,6 +156,7 @@ func (q *queue) admit(streams []*stream, requests []store.ReadRequest, pages []s
 	if joined {
 		q.join(streams)
 	}
+	q.reconsider()
 	return rows, more
 }
 
@@ -168,6 +172,9 @@ func (q *queue) admitPage(st *stream, page *store.Page, now time.Time) (heavy *t
 			continue // lost while the read was under way
 		}
 		s := &q.shards[row.Shard]
+		if s.wasHanded(row) {
+			continue
+		}
 		it := &item{row: *row, shard: s, gen: s.gen, epoch: ep, size: row.Size() + itemOverhead, rule: q.ruleFor(row.Topic)}
 		if !row.ExpiresAt.IsZero() {
 			it.until = now.Add(min(row.ExpiresIn, farOff))
@@ -208,12 +215,7 @@ func (q *queue) admitKeyed(st *stream, s *shard, it *item, now time.Time) bool {
 	if q.passOver(s, name) {
 		return false
 	}
-	k := s.keys[name]
-	if k == nil {
-		_, park := s.parked[name]
-		k = &keyQueue{name: name, shard: s, park: park}
-		s.keys[name] = k
-	}
+	k := q.keyOf(s, name)
 	if k.behind != nil && k.behind != st {
 		return false // its own stream brings it
 	}
@@ -227,10 +229,21 @@ func (q *queue) admitKeyed(st *stream, s *shard, it *item, now time.Time) bool {
 	return true
 }
 
+// keyOf returns what the queue holds of a key.
+func (q *queue) keyOf(s *shard, name store.Key) *keyQueue {
+	k := s.keys[name]
+	if k == nil {
+		_, park := s.parked[name]
+		k = &keyQueue{name: name, shard: s, park: park}
+		s.keys[name] = k
+	}
+	return k
+}
+
 // trim leaves in the store what is behind a message that waits: however many there
 // are, they are not to be sent soon.
 func (q *queue) trim(k *keyQueue, now time.Time) {
-	if len(k.items) > k.inFlight+spillKeep && k.waits(now) && (k.behind != nil || q.spilled() < maxSpilled) {
+	if len(k.items) > k.inFlight+spillKeep && k.waits(now) && (k.behind != nil || q.spilled() < maxSpilled) && !k.handed() {
 		q.spillKey(k, now)
 	}
 }

@@ -127,6 +127,7 @@ func (r *run) loops(ctx context.Context) error {
 	back.Go(func() { r.leaseLoop(background) })
 	back.Go(func() { r.settleLoop(background) })
 	back.Go(func() { r.recordLoop(background) })
+	defer r.follow()()
 	front.Go(func() { r.listenLoop(ctx) })
 	front.Go(func() { r.readLoop(ctx) })
 	front.Go(func() { r.publishLoop(ctx) })
@@ -176,6 +177,16 @@ func (r *run) listenLoop(ctx context.Context) {
 	} else if err != nil {
 		r.config.Logger.Error("relay stopped listening and polls", "error", err)
 	}
+}
+
+// follow has the store hand over what is committed in this process, if it can.
+func (r *run) follow() (stop func()) {
+	follower, ok := r.store.(Follower)
+	if !ok {
+		return func() {}
+	}
+	r.queue.saw = follower.Saw
+	return follower.Follow(r.queue.handOver)
 }
 
 // backoff grows between attempts of the same thing.

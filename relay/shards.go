@@ -63,7 +63,7 @@ func (q *queue) drop(s *shard, then fate) {
 	}
 	s.keys = map[store.Key]*keyQueue{}
 	q.hashes -= s.forgotten.size()
-	s.forgotten, s.parked, s.cut = forgotten{}, nil, 0
+	s.forgotten, s.parked, s.handed, s.cut = forgotten{}, nil, nil, 0
 	s.fate = then
 	only := store.ShardSet(0).With(s.lease.Shard)
 	q.fresh, q.known = q.fresh.Without(only), q.known.Without(only)

@@ -140,6 +140,14 @@ type Page struct {
 	Horizon, Next uint64
 }
 
+// Commit is what one transaction of this process has committed: all that it wrote
+// from its beginning up to some message, in order.
+type Commit struct {
+	Rows    []Row
+	Written time.Time // after the last of them was written, and before the commit
+	Mark    string    // stands for the transaction, for the store to know
+}
+
 // ClaimRequest renews a relay's leases and asks for its share of the others.
 type ClaimRequest struct {
 	Owner   string        // the relay's own id, unique to the process and run

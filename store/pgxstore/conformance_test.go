@@ -15,8 +15,9 @@ import (
 )
 
 var (
-	_ relay.Store = (*pgxstore.Store)(nil)
-	_ relay.Armer = (*pgxstore.Store)(nil)
+	_ relay.Store    = (*pgxstore.Store)(nil)
+	_ relay.Armer    = (*pgxstore.Store)(nil)
+	_ relay.Follower = (*pgxstore.Store)(nil)
 
 	_ worker.Inbox[pgx.Tx] = (*pgxstore.Store)(nil)
 	_ worker.Inbox[pgx.Tx] = (*pgxstore.Group)(nil)

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -57,7 +58,8 @@ type Store struct {
 	timed     string
 	config    Config
 	notifier  *postgres.Notifier
-	id        string // of its notifications
+	id        string    // of its notifications
+	own       *sync.Map // transactions of InTx whose messages are handed over, by pgx.Tx: *ownTx
 
 	inboxInsert string
 }
@@ -109,6 +111,7 @@ func Open(pool *pgxpool.Pool, config *Config) (*Store, error) {
 		timed:     names.SQL(postgres.InsertTimed),
 		config:    c,
 		id:        uuid.NewString(),
+		own:       &sync.Map{},
 
 		inboxInsert: names.SQL(postgres.InboxInsert),
 	}
@@ -150,6 +153,9 @@ func (s *Store) Insert(ctx context.Context, tx pgx.Tx, msgs []outbox.Message) er
 	sql, args, err := s.insertArgs(msgs)
 	if err != nil {
 		return err
+	}
+	if own, ok := s.own.Load(tx); ok && len(msgs) > 0 {
+		return own.(*ownTx).insert(ctx, tx, s, sql, args, msgs)
 	}
 	if len(msgs) > 0 && s.noted(ctx, tx) {
 		return silently(ctx, tx, sql, args)
@@ -197,7 +203,12 @@ func (s *Store) Within(tx pgx.Tx) *TxStore { return &TxStore{s.Core.Within(queri
 // InTx runs fn in a transaction, commits it when fn returns nil, and wakes the
 // relay. Where transactions come close upon one another it does so after the commit:
 // notifying inside them would make commits wait for one another, and is switched off.
+// The messages of a small transaction are handed to a relay of this process that drains
+// the same Store, which need not read them.
 func (s *Store) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	if s.notifier.Followed() {
+		return s.inOwnTx(ctx, fn)
+	}
 	if s.notifier.Lone() {
 		if err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, fn); err != nil {
 			return err

@@ -189,7 +189,7 @@ const (
 	inboxPart = "inbox"
 
 	// relayVersion is the version of the schema that a relay needs.
-	relayVersion = 3
+	relayVersion = 4
 )
 
 // checkSQL lists what is missing of a part, one line each. The names come as

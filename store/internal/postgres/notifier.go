@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/outbox-go/outbox/store"
 )
 
 const (
@@ -23,7 +25,8 @@ type Notifier struct {
 
 	mu        sync.Mutex
 	local     map[int]func()
-	nextLocal int
+	followers map[int]func(store.Commit)
+	nextLocal int       // of both
 	gathered  int       // commits that no notification has told of
 	next      time.Time // not before
 	pending   bool      // somebody sends
@@ -34,7 +37,7 @@ type Notifier struct {
 
 // NewNotifier returns a notifier that tells others by send, which may be nil.
 func NewNotifier(send func(context.Context)) *Notifier {
-	return &Notifier{send: send, local: map[int]func(){}}
+	return &Notifier{send: send, local: map[int]func(){}, followers: map[int]func(store.Commit){}}
 }
 
 // Lone notes that a transaction begins and reports whether it comes alone: none has
@@ -116,6 +119,36 @@ func (n *Notifier) Listen(tell func()) (stop func()) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		delete(n.local, id)
+	}
+}
+
+// Follow has take, which does not block, called with what Hand is, until stop.
+func (n *Notifier) Follow(take func(store.Commit)) (stop func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	id := n.nextLocal
+	n.nextLocal++
+	n.followers[id] = take
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.followers, id)
+	}
+}
+
+// Followed reports whether somebody follows.
+func (n *Notifier) Followed() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.followers) > 0
+}
+
+// Hand gives followers what was committed. Each may keep it.
+func (n *Notifier) Hand(c store.Commit) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, take := range n.followers {
+		take(c)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/outbox-go/outbox/store"
 )
 
 // snapshot is a pg_snapshot and the incarnation of the server that took it. Its
@@ -49,4 +51,33 @@ func (s snapshot) String() string {
 // running returns the transactions that were running, as an array literal.
 func (s snapshot) running() string {
 	return "{" + s.text[strings.LastIndexByte(s.text, ':')+1:] + "}"
+}
+
+// sees reports whether what a transaction that has committed by now wrote is in the
+// snapshot.
+func (s snapshot) sees(txid uint64) bool {
+	if txid >= s.xmax {
+		return false
+	}
+	number := strconv.FormatUint(txid, 10)
+	for running := range strings.SplitSeq(s.text[strings.LastIndexByte(s.text, ':')+1:], ",") {
+		if running == number {
+			return false
+		}
+	}
+	return true
+}
+
+// Saw reports whether a reader that stands at a cursor is past what the transaction of
+// that id has committed.
+func Saw(c store.Cursor, txid string) (bool, error) {
+	seen, err := openSnapshot(c.Seen)
+	if err != nil || seen.text == "" {
+		return false, err
+	}
+	id, err := strconv.ParseUint(txid, 10, 64)
+	if err != nil {
+		return false, fmt.Errorf("transaction id: %w", err)
+	}
+	return seen.sees(id), nil
 }
