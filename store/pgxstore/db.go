@@ -31,7 +31,24 @@ func (q querier) Exec(ctx context.Context, sql string, args ...any) error {
 }
 
 func (q querier) Query(ctx context.Context, sql string, args ...any) (postgres.Rows, error) {
-	return q.executor.Query(ctx, sql, args...) //nolint:sqlclosecheck // the caller closes what it asked for
+	rows, err := q.executor.Query(ctx, sql, args...) //nolint:sqlclosecheck // the caller closes what it asked for
+	return rawRows{rows}, err
+}
+
+// rawRows lets the shared code decode what pgx has received.
+type rawRows struct {
+	pgx.Rows
+}
+
+func (r rawRows) Raw() [][]byte { return r.RawValues() }
+
+func (r rawRows) Formats() []int16 {
+	fields := r.FieldDescriptions()
+	formats := make([]int16, len(fields))
+	for i := range fields {
+		formats[i] = fields[i].Format
+	}
+	return formats
 }
 
 func (d *db) Exec(ctx context.Context, sql string, args ...any) error {
@@ -66,7 +83,7 @@ func (d *db) Scan(ctx context.Context, settings postgres.Settings, sql string, a
 		return err
 	}
 	defer rows.Close()
-	if err := fn(rows); err != nil {
+	if err := fn(rawRows{rows}); err != nil {
 		return err
 	}
 	rows.Close()

@@ -27,7 +27,9 @@ type Core struct {
 	// leased tells that the route's leases have been made.
 	leased atomic.Bool
 
-	readTail, readPage, freeze   string
+	reads                        readSQL
+	sizes                        *sizes
+	freeze                       string
 	settle                       settleSQL
 	failLock, fail, bury, parked string
 	claim                        claimSQL
@@ -51,8 +53,8 @@ func NewCore(db DB, names *Names, wakes Wakes) *Core {
 		db:         db,
 		names:      names,
 		wakes:      wakes,
-		readTail:   names.SQL(readTailSQL),
-		readPage:   names.SQL(readPageSQL),
+		reads:      newReadSQL(names, false),
+		sizes:      &sizes{},
 		freeze:     names.SQL(freezeSQL),
 		settle:     newSettleSQL(names),
 		failLock:   names.SQL(failLockSQL),

@@ -127,7 +127,8 @@ func scanStored(rows Rows, state store.State) ([]store.Stored, error) {
 		if err := rows.Scan(append(m.dest(&id, &timing), &one.Place, &route, &one.Reason, &one.Parked, &at)...); err != nil {
 			return nil, err
 		}
-		one.Row = m.finish(id, &timing, route)
+		one.Row = m.finish(id, &timing)
+		one.Route = route
 		if at != nil {
 			one.At = at.UTC()
 		}

@@ -19,7 +19,7 @@ type message struct {
 
 // timing are the columns that tell when, as they come.
 type timing struct {
-	retryIn, expiresIn   int64 // microseconds
+	retryIn, expiresIn   *int64 // microseconds
 	deliverAt, expiresAt *time.Time
 }
 
@@ -42,19 +42,26 @@ func (m *message) dest(id **uuid.UUID, t *timing) []any {
 }
 
 // finish returns the row that was scanned.
-func (m *message) finish(id *uuid.UUID, t *timing, route string) store.Row {
+func (m *message) finish(id *uuid.UUID, t *timing) store.Row {
 	row := m.Row
-	row.ID, row.Route = id.String(), route
+	if id != nil {
+		row.ID = id.String()
+	}
 	row.CreatedAt = row.CreatedAt.UTC()
 	row.Shard = uint8(m.shard) //nolint:gosec // the column's values are 0 to 63
-	row.RetryIn = duration(t.retryIn)
+	if t.retryIn != nil {
+		row.RetryIn = duration(*t.retryIn)
+	}
 	if t.deliverAt != nil {
 		row.DeliverAt = t.deliverAt.UTC()
 	}
 	if t.expiresAt != nil {
-		row.ExpiresAt, row.ExpiresIn = t.expiresAt.UTC(), duration(t.expiresIn)
+		row.ExpiresAt = t.expiresAt.UTC()
 	}
-	if m.headers != "" {
+	if t.expiresAt != nil && t.expiresIn != nil {
+		row.ExpiresIn = duration(*t.expiresIn)
+	}
+	if m.headers != "" && m.headers != "{}" {
 		row.Headers = parseHeaders(m.headers)
 	}
 	return row

@@ -16,7 +16,7 @@ type Within struct {
 // Within returns a view of the core's route in a transaction, on which q runs.
 func (c *Core) Within(q Querier) *Within {
 	core := NewCore(txDB{q}, c.names, c.wakes)
-	core.within = true
+	core.within, core.reads = true, newReadSQL(c.names, true)
 	return &Within{core}
 }
 
