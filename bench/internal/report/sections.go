@@ -115,7 +115,7 @@ func latency(id, title, rate, text string) Section {
 			{ID: "river", Title: "River, another process", AnyOrder: true, Command: peer("river steady --relay process" + common)},
 			{ID: "watermill", Title: "Watermill forwarder, another process", AnyOrder: true, Command: peer("watermill steady --relay process" + common)},
 		},
-		Columns: []Column{{"p50 ms", P50, Milliseconds}, {"p99 ms", P99, Milliseconds}, {"out of order", OutOfOrder, Count}},
+		Columns: []Column{{"p50 ms", P50, Milliseconds}, {"p99 ms", P99, Milliseconds}, {"messages/s", Rate, PerSecond}, {"out of order", OutOfOrder, Count}},
 		Comparisons: []Comparison{
 			ratio("p50, relay in another process, to the baseline", "ours-process", "notify", P50, 1.2),
 			ratio("p99, relay in another process, to the baseline", "ours-process", "notify", P99, 1.2),
