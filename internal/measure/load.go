@@ -46,16 +46,17 @@ func (l *Load) Event(n int) outbox.Event {
 
 // Message returns message n as a relay has it from the database, with an id of its own.
 func (l *Load) Message(n int) outbox.Message {
+	now := time.Now().UTC()
 	return outbox.Message{
-		ID: newID(), Topic: Topic, Key: l.Key(n), ContentType: outbox.ContentTypeBytes, Payload: l.Body(n), CreatedAt: time.Now().UTC(),
+		ID: newID(now), Topic: Topic, Key: l.Key(n), ContentType: outbox.ContentTypeBytes, Payload: l.Body(n), CreatedAt: now,
 	}
 }
 
 // newID returns a UUIDv7 for a tenth of what one costs that nobody can guess: making
 // messages must not slow down what only sends them.
-func newID() string {
+func newID(at time.Time) string {
 	var id uuid.UUID
-	now := uint64(time.Now().UnixMilli())                                  //nolint:gosec // after 1970
+	now := uint64(at.UnixMilli())                                          //nolint:gosec // after 1970
 	binary.BigEndian.PutUint64(id[:8], now<<16|0x7000|rand.Uint64()&0xfff) //nolint:gosec // no secret
 	binary.BigEndian.PutUint64(id[8:], 1<<63|rand.Uint64()>>2)             //nolint:gosec // likewise
 	return id.String()
@@ -66,10 +67,12 @@ func (l *Load) Body(n int) []byte {
 	payload := make([]byte, max(l.Payload, MinPayload))
 	binary.BigEndian.PutUint64(payload, uint64(n)) //nolint:gosec // counted from 0
 	random := rand.NewPCG(uint64(n), 1)            //nolint:gosec // as above
-	for at := MinPayload; at < len(payload); at += 8 {
-		var word [8]byte
-		binary.BigEndian.PutUint64(word[:], random.Uint64())
-		copy(payload[at:], word[:])
+	rest := payload[MinPayload:]
+	for ; len(rest) >= 8; rest = rest[8:] {
+		binary.BigEndian.PutUint64(rest, random.Uint64())
+	}
+	for i := range rest {
+		rest[i] = byte(random.Uint64())
 	}
 	return payload
 }

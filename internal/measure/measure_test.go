@@ -2,8 +2,6 @@ package measure
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,8 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
-
-	"github.com/outbox-go/outbox"
 )
 
 // deliver delivers messages of those numbers.
@@ -210,46 +206,6 @@ func TestMessagesOfALoad(t *testing.T) {
 	}
 	if at, now := time.Unix(id.Time().UnixTime()), time.Now(); at.After(now) || now.Sub(at) > time.Minute {
 		t.Errorf("the id is of %v", at)
-	}
-}
-
-// answers is a publisher that answers when it is flushed.
-type answers struct {
-	sent, flushes int
-	greatest      int
-	waiting       []func(error)
-	err           error
-}
-
-func (a *answers) Publish(_ context.Context, _ *outbox.Message, done func(error)) {
-	a.sent++
-	a.waiting = append(a.waiting, done)
-	a.greatest = max(a.greatest, len(a.waiting))
-}
-
-func (a *answers) Flush() error {
-	a.flushes++
-	for _, done := range a.waiting {
-		done(a.err)
-	}
-	a.waiting = nil
-	return nil
-}
-
-func (a *answers) Close() error { return nil }
-
-func TestDirectKeepsTheWindow(t *testing.T) {
-	t.Parallel()
-	a := &answers{}
-	if err := Direct(t.Context(), a, Load{Messages: 100}, 7); err != nil || a.sent != 100 || len(a.waiting) != 0 || a.greatest != 7 {
-		t.Errorf("%v: %d sent, %d at once, %d unanswered", err, a.sent, a.greatest, len(a.waiting))
-	}
-}
-
-func TestDirectTellsOfRefusals(t *testing.T) {
-	t.Parallel()
-	if err := Direct(t.Context(), &answers{err: outbox.ErrRefused}, Load{Messages: 3}, 2); !errors.Is(err, outbox.ErrRefused) {
-		t.Errorf("got %v", err)
 	}
 }
 
