@@ -123,6 +123,29 @@ func TestConfirmsComeInAnyOrder(t *testing.T) {
 	}
 }
 
+// Behind the confirmation that the channel is closed, which the library sends when it
+// gets the frame, no message may follow.
+func TestNothingIsPublishedOnAClosedChannel(t *testing.T) {
+	t.Parallel()
+	l := newLab("a")
+	l.writing.Lock() // a Publish is under way
+	written := false
+	go func() {
+		written = true
+		l.writing.Unlock()
+	}()
+	closing := frame{frameMethod, 1, []byte{0, 20, 0, 40}}
+	if (&answers{l.Publisher, l.s}).take(closing) {
+		t.Error("the library does not get the frame")
+	}
+	if !written {
+		t.Error("the library gets the frame before the message is written")
+	}
+	if l.ready("b") {
+		t.Error("another message is let in")
+	}
+}
+
 func TestGiveUpFindsTheCulprit(t *testing.T) {
 	t.Parallel()
 	exception := &amqp.Error{Code: amqp.PreconditionFailed, Server: true, Reason: "invalid expiration"}
