@@ -78,14 +78,23 @@ func build(t *testing.T, dir, name string) string {
 	return path
 }
 
-// commit returns the commit that is measured, and says if there is more in the files.
+// commit returns the commit that is measured, and says if there is more in the source.
 func commit(t *testing.T) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "git", "describe", "--always", "--dirty=, with changes", "--abbrev=10").Output()
-	if err != nil {
-		return "unknown" // an archive has none
+	git := func(args ...string) string {
+		cmd := exec.CommandContext(t.Context(), "git", args...)
+		cmd.Dir = ".."
+		out, err := cmd.Output()
+		if err != nil {
+			return "unknown" // an archive of the source has none
+		}
+		return strings.TrimSpace(string(out))
 	}
-	return strings.TrimSpace(string(out))
+	head := git("rev-parse", "--short=10", "HEAD")
+	if git("status", "--porcelain", "--untracked-files=no", "--", "*.go", "*.sql", "*go.mod") != "" {
+		head += ", changed"
+	}
+	return head
 }
 
 // conditions returns what all figures depend on.

@@ -118,7 +118,11 @@ var special = map[string]func(*bed, context.Context, *testing.T, *report.Section
 func (b *bed) measure(t *testing.T, s *report.Section) (*report.Measurement, error) {
 	own := *b
 	own.t, b = t, &own
-	m := &report.Measurement{At: time.Now().UTC().Truncate(time.Second), Commit: b.commit, Rounds: b.rounds(s), Conditions: b.machine, Commands: b.shown(s)}
+	rounds := b.rounds(s)
+	if s.OwnRounds {
+		rounds = b.size.rounds
+	}
+	m := &report.Measurement{At: time.Now().UTC().Truncate(time.Second), Commit: b.commit, Rounds: rounds, Conditions: b.machine, Commands: b.shown(s)}
 	var err error
 	if measure, ok := special[s.ID]; ok {
 		m.Runs, err = measure(b, t.Context(), t, s)

@@ -36,7 +36,10 @@ func (b *bed) section(ctx context.Context, s *report.Section) ([]report.Run, err
 
 // rounds returns how many rounds a section has.
 func (b *bed) rounds(s *report.Section) int {
-	if s.Rounds > 0 {
+	switch {
+	case s.OwnRounds:
+		return 1
+	case s.Rounds > 0:
 		return min(s.Rounds, b.size.rounds)
 	}
 	return b.size.rounds

@@ -13,6 +13,9 @@ type Section struct {
 	// stands for as many as are asked for.
 	Rounds int
 
+	// OwnRounds says that the program does all rounds in one run, by --rounds.
+	OwnRounds bool
+
 	Systems     []System
 	Columns     []Column
 	Comparisons []Comparison
