@@ -48,8 +48,12 @@ func (b *bed) watchRelay(ctx context.Context, s *report.System) (map[string]floa
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var failed error
+	ended := make(chan struct{})
+	go func() {
+		failed = cmd.Wait()
+		close(ended)
+	}()
 	defer func() {
 		_ = cmd.Process.Kill()
 		<-ended
@@ -67,10 +71,8 @@ func (b *bed) watchRelay(ctx context.Context, s *report.System) (map[string]floa
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return nil, fmt.Errorf("the relay has ended early: %w\n%s", err, &output)
 	}
-	err := <-ended
-	ended <- nil
-	if err != nil {
-		return nil, fmt.Errorf("the relay: %w\n%s", err, &output)
+	if <-ended; failed != nil {
+		return nil, fmt.Errorf("the relay: %w\n%s", failed, &output)
 	}
 	if values[report.IdleQueries] == 0 {
 		return nil, errors.New("the relay asks the database for nothing: it does not run")

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/outbox-go/outbox/bench/internal/report"
 )
 
@@ -133,6 +135,21 @@ func (b *bed) measure(t *testing.T, s *report.Section) (*report.Measurement, err
 		return nil, err
 	}
 	return m, complete(s, m)
+}
+
+// TestPageIsOfTheResults finds a page that was not written again after a change of words
+// or results: -render does it.
+func TestPageIsOfTheResults(t *testing.T) {
+	t.Parallel()
+	results, err := report.Read("results.json")
+	must(t, err)
+	var want strings.Builder
+	must(t, report.Write(&want, results))
+	got, err := os.ReadFile("../docs/benchmarks.md")
+	must(t, err)
+	if diff := cmp.Diff(want.String(), string(got)); diff != "" {
+		t.Errorf("docs/benchmarks.md is not what bench/results.json gives (-want +got)\n%s", diff)
+	}
 }
 
 // save writes the results and the page.
