@@ -16,7 +16,7 @@ import (
 type claimSQL struct {
 	made, make, join, forget, incarnation, own, await string
 	doubt, release, renew, alive, acquire             string
-	leave                                             string
+	leave, whole                                      string
 }
 
 func newClaimSQL(n *Names) claimSQL {
@@ -72,6 +72,7 @@ WHERE l.route = {route} AND l.shard = free.shard
 RETURNING l.shard, l.token, false`),
 
 		leave: n.SQL(`DELETE FROM {relay} WHERE id = $1`),
+		whole: n.SQL(renewSQL),
 	}
 }
 
@@ -82,10 +83,16 @@ ON CONFLICT (one) DO UPDATE SET system = excluded.system, id = excluded.id WHERE
 
 // Claim renews, releases and takes leases; see relay.Store.
 func (c *Core) Claim(ctx context.Context, r store.ClaimRequest) (store.Claim, error) {
-	var claim store.Claim
 	var busy store.ShardSet
 	leased := c.names.Route == "" || c.leased.Load()
-	err := c.db.InTx(ctx, ReadWrite, func(q Querier) (err error) {
+	claim, done, err := c.renew(ctx, r)
+	if done {
+		return claim, nil
+	}
+	if err != nil {
+		return store.Claim{}, fmt.Errorf("renew leases: %w", err)
+	}
+	err = c.db.InTx(ctx, ReadWrite, func(q Querier) (err error) {
 		claim = store.Claim{}
 		if !leased {
 			if leased, err = c.makeLeases(ctx, q, c.names.Route); err != nil {
@@ -157,7 +164,7 @@ func (c *Core) claimIn(ctx context.Context, q Querier, r store.ClaimRequest, cla
 	if r.Guest {
 		claim.Target = len(claim.Leases)
 	}
-	slices.SortFunc(claim.Leases, func(a, b store.Lease) int { return cmp.Compare(a.Shard, b.Shard) })
+	sortLeases(claim)
 	return busy, nil
 }
 
@@ -252,33 +259,18 @@ func (c *Core) share(ctx context.Context, q Querier, r store.ClaimRequest, claim
 		return err
 	}
 	defer rows.Close()
-	var most []int
-	place := 0
+	var relays relayShares
 	for rows.Next() {
 		var id string
 		var limit int
 		if err := rows.Scan(&id, &limit); err != nil {
 			return err
 		}
-		if id == c.id(r.Owner) {
-			place = len(most)
-		}
-		most = append(most, limit)
+		relays.add(limit, id == c.id(r.Owner))
 	}
 	rows.Close()
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	claim.Relays = len(most)
-	switch {
-	case !r.Guest:
-		claim.Target = store.Shares(Shards, most)[place]
-	case r.Most > 0:
-		claim.Target = min(r.Most, Shards)
-	default:
-		claim.Target = Shards
-	}
-	return nil
+	relays.tell(r, claim)
+	return rows.Err()
 }
 
 // leases runs a statement that returns shards, tokens and whether the shard is
@@ -297,13 +289,21 @@ func (c *Core) leases(ctx context.Context, q Querier, claim *store.Claim, sql st
 			return err
 		}
 		lease.Shard = uint8(shard) //nolint:gosec // the column's values are 0 to 63
-		claim.Leases = append(claim.Leases, lease)
-		if wanted {
-			claim.Wanted = claim.Wanted.With(lease.Shard)
-		}
+		addLease(claim, lease, wanted)
 	}
 	rows.Close()
 	return rows.Err()
+}
+
+func addLease(claim *store.Claim, lease store.Lease, wanted bool) {
+	claim.Leases = append(claim.Leases, lease)
+	if wanted {
+		claim.Wanted = claim.Wanted.With(lease.Shard)
+	}
+}
+
+func sortLeases(claim *store.Claim) {
+	slices.SortFunc(claim.Leases, func(a, b store.Lease) int { return cmp.Compare(a.Shard, b.Shard) })
 }
 
 // Leave gives back the owner's leases and forgets it.

@@ -19,6 +19,7 @@ const (
 	lockNotAvailable      = "55P03"
 	uniqueViolation       = "23505"
 	queryCanceled         = "57014"
+	serializationFailure  = "40001"
 )
 
 // sqlState returns the SQLSTATE of an error of the server's, or "". The drivers'
@@ -72,7 +73,7 @@ func Transient(err error) bool {
 
 func transientState(state string, err error) bool {
 	switch state {
-	case "40001", "40P01", // serialization failure, deadlock
+	case serializationFailure, "40P01", // serialization failure, deadlock
 		"40003",                            // whether the statement has completed is not known
 		"55P03",                            // lock not available, or not in time
 		"25006",                            // the server has become a standby
