@@ -70,6 +70,22 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestRunWantsSuccess runs a program that prints good figures and fails, and one that
+// does not fail and has lost a message.
+func TestRunWantsSuccess(t *testing.T) {
+	t.Parallel()
+	for _, script := range []string{
+		"echo '{\"lost\":0}'; echo the reason >&2; exit 1",
+		"echo '{\"lost\":1}'; echo the reason >&2",
+	} {
+		b := &bed{t: t, size: small, programs: map[string]string{"peer": "/bin/sh"}}
+		runs, err := b.run(t.Context(), &report.System{ID: "x", Command: []string{"peer", "-c", script}}, 0)
+		if len(runs) > 0 || err == nil || !strings.Contains(err.Error(), "the reason") {
+			t.Errorf("%s: got %v and %v, want no figures and an error with what was said", script, runs, err)
+		}
+	}
+}
+
 func TestCompleteNamesWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	s := report.Section{Comparisons: []report.Comparison{{Of: report.Figure{System: "ours", Value: "x"}, To: report.Figure{System: "limit", Value: "x"}}}}

@@ -24,6 +24,7 @@ func (b *bed) section(ctx context.Context, s *report.Section) ([]report.Run, err
 	for round := range b.rounds(s) {
 		first := round % len(systems)
 		for _, system := range slices.Concat(systems[first:], systems[:first]) {
+			b.calm()
 			got, err := b.run(ctx, &system, round)
 			if err != nil {
 				return nil, fmt.Errorf("round %d, %s: %w", round+1, system.ID, err)
@@ -49,7 +50,6 @@ func (b *bed) rounds(s *report.Section) int {
 func (b *bed) run(ctx context.Context, s *report.System, round int) ([]report.Run, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.size.patience)
 	defer cancel()
-	b.calm()
 	args := b.arguments(s)
 	cmd := exec.CommandContext(ctx, b.programs[args[0]], b.expand(args[1:])...)
 	var stdout, stderr bytes.Buffer
