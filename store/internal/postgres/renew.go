@@ -11,7 +11,7 @@ import (
 // instead of a transaction of nine. It returns rows of three kinds: what was found, a
 // relay that is alive, a lease that was renewed.
 const renewSQL = `WITH me AS (
-	UPDATE {relay} SET name = $2, expires_at = clock_timestamp() + $3::bigint * interval '1 microsecond', most = $4, rate = $5::float8
+	UPDATE {relay} SET name = $2, expires_at = clock_timestamp() + $3::bigint * interval '1 microsecond', most = $4::integer, rate = $5::float8
 	WHERE id = $1 RETURNING 1
 ), held AS (
 	SELECT shard FROM {lease} WHERE route = {route} AND owner = $1 ORDER BY shard FOR NO KEY UPDATE SKIP LOCKED
@@ -20,7 +20,7 @@ const renewSQL = `WITH me AS (
 	FROM held WHERE l.route = {route} AND l.shard = held.shard AND l.owner = $1
 	RETURNING l.shard, l.token, coalesce(l.wanted_until >= clock_timestamp(), false) AS wanted
 ), alive AS (
-	SELECT most, id = $1 AS own FROM {relay} WHERE route = {route} AND (expires_at >= clock_timestamp() OR id = $1) ORDER BY started_at, id
+	SELECT CASE WHEN id = $1 THEN $4::integer ELSE most END AS most, id = $1 AS own FROM {relay} WHERE route = {route} AND (expires_at >= clock_timestamp() OR id = $1) ORDER BY started_at, id
 )
 SELECT 0, (SELECT count(*) FROM {lease} WHERE route = {route} AND (owner IS NULL OR owner <> $1 AND expires_at < clock_timestamp())), 0,
 	(SELECT count(*) FROM me) = 1
