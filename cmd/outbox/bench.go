@@ -125,13 +125,17 @@ func (f *trafficFlags) options(a *app, l *config.Loaded) bench.Options {
 }
 
 // report writes the result, if there is one. Its error is err, and what says that the
-// result is not what was promised.
+// result is not what was promised: of a run that was not finished, what is missing is
+// not lost.
 func (f *trafficFlags) report(w io.Writer, result *bench.Result, err error) error {
 	if result == nil {
 		return err
 	}
-	if f.json {
-		return errors.Join(err, result.Err(), result.WriteJSON(w))
+	if err == nil || result.Phantom+result.OutOfOrder > 0 {
+		err = errors.Join(err, result.Err())
 	}
-	return errors.Join(err, result.Err(), result.WriteTable(w))
+	if f.json {
+		return errors.Join(err, result.WriteJSON(w))
+	}
+	return errors.Join(err, result.WriteTable(w))
 }

@@ -211,8 +211,11 @@ func TestBenchFailsIfThePromiseIsNotKept(t *testing.T) {
 			}
 		}
 		reason := errors.New("interrupted")
-		if err := report(measure.Verdict{}, reason); !errors.Is(err, reason) {
-			t.Errorf("got %v", err)
+		if err := report(measure.Verdict{Lost: 1}, reason); err.Error() != reason.Error() {
+			t.Errorf("got %v, want only that it was interrupted", err)
+		}
+		if err := report(measure.Verdict{OutOfOrder: 1}, reason); !errors.Is(err, reason) || err.Error() == reason.Error() {
+			t.Errorf("got %v, want what is wrong, too", err)
 		}
 	}
 }
