@@ -29,7 +29,6 @@ const (
 	methodBasicAck      = 60<<16 | 80
 	methodBasicNack     = 60<<16 | 120
 	methodConfirmSelect = 85<<16 | 11 // the broker's answer to it
-	methodConsumeOk     = 60<<16 | 21
 )
 
 const classBasic = 60

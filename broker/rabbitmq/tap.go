@@ -14,7 +14,7 @@ const (
 	readBuffer = 64 << 10
 	// greatestFrame is what the library lets the broker send.
 	greatestFrame = 128 << 10
-	// aliveInterval is how often the library is told that the broker lives, at least.
+	// aliveInterval is the shortest time after which the library is told again that the broker lives.
 	aliveInterval = 100 * time.Millisecond
 )
 
