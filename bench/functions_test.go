@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -10,25 +11,28 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outbox-go/outbox/bench/internal/report"
 )
 
 // functions runs Go benchmarks, each of them as often as there are rounds.
 func (b *bed) functions(ctx context.Context, _ *testing.T, s *report.Section) ([]report.Run, error) {
-	list, time := report.Benchmarks, "1s"
+	list := report.Benchmarks
 	if b.size.short {
-		list, time = []report.Benchmark{{Dir: ".", Names: []string{"MatchTopic"}}}, "1x"
+		list = []report.Benchmark{{Dir: ".", Names: []string{"MatchTopic"}, Time: "1x"}}
 	}
 	var runs []report.Run
 	for _, bench := range list {
 		names := "^Benchmark(" + strings.Join(bench.Names, "|") + ")$"
-		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", names, "-benchmem", "-benchtime", time, "-count", strconv.Itoa(b.rounds(s)), ".")
+		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", names, "-benchmem", "-benchtime", cmp.Or(bench.Time, "1s"), "-count", strconv.Itoa(b.rounds(s)), ".")
 		cmd.Dir = filepath.Join("..", bench.Dir)
+		began := time.Now()
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w\n%s", bench.Dir, err, out)
 		}
+		b.t.Logf("%s, %.1fs", bench.Dir, time.Since(began).Seconds())
 		found := parseBenchmarks(bench.Dir, string(out))
 		if len(found) == 0 {
 			return nil, fmt.Errorf("%s: no benchmark is called %s\n%s", bench.Dir, names, out)

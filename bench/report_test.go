@@ -31,8 +31,9 @@ var (
 //
 //	go test -count=1 -run TestReport -timeout 3h -args -write ../docs/benchmarks.md
 //
-// A section whose systems fail is reported as such by the test and keeps its old
-// figures, if any; the other sections are measured all the same.
+// A section of which a run fails fails the test and has no figures, or with -merge its
+// old ones; the other sections are measured all the same. What was measured is saved
+// after each section, so that after an interruption -merge and -only do the rest.
 func TestReport(t *testing.T) {
 	results := report.Results{}
 	if *write != "" && (*merge || *render) {
