@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -30,7 +31,7 @@ func main() {
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
 		signal.Notify(signals, syscall.SIGHUP)
 	}
-	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, environ: os.Environ()}
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.LookupEnv, environ: os.Environ(), setMemoryLimit: debug.SetMemoryLimit}
 	go func() {
 		cancel(stopped{<-signals})
 		// Some send one signal twice: to the process and to its group.
@@ -57,6 +58,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	env            func(name string) (string, bool)
-	environ        []string         // all that env knows
-	children       program.Children // what was started
+	environ        []string                // all that env knows
+	children       program.Children        // what was started
+	setMemoryLimit func(bytes int64) int64 // nil where the process is not the app's own
 }
