@@ -31,7 +31,7 @@ func (q querier) Exec(ctx context.Context, sql string, args ...any) error {
 }
 
 func (q querier) Query(ctx context.Context, sql string, args ...any) (postgres.Rows, error) {
-	rows, err := q.executor.Query(ctx, sql, args...) //nolint:sqlclosecheck // the caller closes what it asked for
+	rows, err := q.executor.Query(ctx, sql, args...) // the caller closes what it asked for
 	return rawRows{rows}, err
 }
 
