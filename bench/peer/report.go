@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -25,10 +26,12 @@ type report struct {
 // loop makes a run of a bare loop.
 func loop(publish func(context.Context, *work.Settings) (time.Duration, int, error), module string) func(context.Context, *work.Settings, bool) (*report, error) {
 	return func(ctx context.Context, s *work.Settings, _ bool) (*report, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, s.Timeout, errors.New("--timeout is over"))
+		defer cancel()
 		before := measure.UsageOf(0).CPU
 		took, arrived, err := publish(ctx, s)
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, context.Cause(ctx))
 		}
 		return &report{
 			Result: work.Result{

@@ -29,6 +29,7 @@ func AMQP(ctx context.Context, s *work.Settings) (took time.Duration, arrived in
 		return 0, 0, err
 	}
 	defer func() { _ = conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // ends the wait for confirms
 	ch, err := conn.Channel()
 	if err != nil {
 		return 0, 0, err
