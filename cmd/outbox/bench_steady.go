@@ -47,12 +47,12 @@ Each transaction has its time, whatever became of those before: a slow commit do
 offered, and what is late is made up for. "Began late" says how well that went; whether the rate was reached is
 reported. The messages of a key are emitted on one connection, in the order in which they are to arrive.
 
---relay=here has the relay in this process, which commits wake directly. --relay=process has it in a process
+--relay=here has the relay in this process. --relay=process has it in a process
 of its own, which the database notifies. --relay=none leaves it to a relay that drains the outbox in
 --database-schema already, to the exchange or stream that is named; there only a queue is made, and removed
 afterwards. Nothing else may be emitted to it meanwhile. PostgreSQL only.
 
-On SQLite, which has one writer at a time, transactions run by InTx.
+Transactions run by Outbox.InTx, which hands their messages to a relay of this process, if it can.
 
 Exits with 1 if a message is lost, phantom (delivered though never committed) or out of order, and if it took
 too long.`,

@@ -75,7 +75,7 @@ func (s *steadyShop) inPostgres(ctx context.Context, t steadyTx) error {
 	})
 }
 
-// inSQLite does the same; InTx has writers wait in turn, where those of SQLite itself
+// inSQLite does the same. InTx has writers wait in turn, where those of SQLite itself
 // sleep for up to 100 ms.
 func (s *steadyShop) inSQLite(ctx context.Context, t steadyTx) error {
 	store := s.outbox.SQLite
