@@ -36,7 +36,7 @@ var (
 	full  = size{rounds: 5, patience: 20 * time.Minute, rest: time.Second, settle: 20 * time.Second, watch: time.Minute}
 	small = size{
 		rounds: 1, messages: 300, patience: time.Minute, settle: 100 * time.Millisecond, watch: time.Second, short: true,
-		flags: map[string]string{"--duration": "500ms", "--slice": "10ms", "--idle-outboxes": "2", "--payload": "2000", "--connections": "4", "--rate": "100"},
+		flags: map[string]string{"--duration": "500ms", "--warm-up": "100ms", "--slice": "10ms", "--idle-outboxes": "2", "--payload": "2000", "--connections": "4", "--rate": "100"},
 	}
 )
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,29 +18,43 @@ import (
 )
 
 // functions runs Go benchmarks, each of them as often as there are rounds.
-func (b *bed) functions(ctx context.Context, _ *testing.T, s *report.Section) ([]report.Run, error) {
+func (b *bed) functions(ctx context.Context, _ *testing.T, s *report.Section, m *report.Measurement) error {
 	list := report.Benchmarks
 	if b.size.short {
 		list = []report.Benchmark{{Dir: ".", Names: []string{"MatchTopic"}, Time: "1x"}}
 	}
-	var runs []report.Run
 	for _, bench := range list {
-		names := "^Benchmark(" + strings.Join(bench.Names, "|") + ")$"
-		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", names, "-benchmem", "-benchtime", cmp.Or(bench.Time, "1s"), "-count", strconv.Itoa(b.rounds(s)), ".")
+		args := []string{
+			"test", "-run", "^$", "-bench", "^Benchmark(" + strings.Join(bench.Names, "|") + ")$",
+			"-benchmem", "-benchtime", cmp.Or(bench.Time, "1s"), "-count", strconv.Itoa(b.rounds(s)), ".",
+		}
+		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir = filepath.Join("..", bench.Dir)
 		began := time.Now()
 		out, err := cmd.CombinedOutput()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w\n%s", bench.Dir, err, out)
+			return fmt.Errorf("%s: %w\n%s", bench.Dir, err, out)
 		}
 		b.t.Logf("%s, %.1fs", bench.Dir, time.Since(began).Seconds())
 		found := parseBenchmarks(bench.Dir, string(out))
 		if len(found) == 0 {
-			return nil, fmt.Errorf("%s: no benchmark is called %s\n%s", bench.Dir, names, out)
+			return fmt.Errorf("%s: there is none of %v\n%s", bench.Dir, bench.Names, out)
 		}
-		runs = append(runs, found...)
+		m.Runs = append(m.Runs, found...)
+		m.Commands[found[0].System] = "cd " + bench.Dir + " && go " + strings.Join(quoted(args), " ")
 	}
-	return runs, nil
+	return nil
+}
+
+// quoted puts in quotes what a shell would take for its own.
+func quoted(args []string) []string {
+	list := slices.Clone(args)
+	for i, arg := range list {
+		if strings.ContainsAny(arg, "^$()|") {
+			list[i] = "'" + arg + "'"
+		}
+	}
+	return list
 }
 
 // parseBenchmarks reads what go test -bench prints. The same name again is the next

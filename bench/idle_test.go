@@ -18,7 +18,7 @@ import (
 
 // idle measures a relay that has nothing to do, on a database server that counts
 // statements.
-func (b *bed) idle(ctx context.Context, t *testing.T, s *report.Section) ([]report.Run, error) {
+func (b *bed) idle(ctx context.Context, t *testing.T, s *report.Section, m *report.Measurement) error {
 	pg := testenv.StartPostgres(t, &testenv.PostgresOptions{Settings: map[string]string{"shared_preload_libraries": "pg_stat_statements"}})
 	pg.Exec(pg.URL(), "CREATE EXTENSION pg_stat_statements")
 	own := *b
@@ -26,17 +26,16 @@ func (b *bed) idle(ctx context.Context, t *testing.T, s *report.Section) ([]repo
 	own.addresses = map[string]string{"DATABASE_URL": pg.NewDatabase(t), "RABBITMQ_URL": b.addresses["RABBITMQ_URL"]}
 	migrate := exec.CommandContext(ctx, own.programs["outbox"], "migrate", "--database-url", own.addresses["DATABASE_URL"])
 	if out, err := migrate.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("migrate: %w\n%s", err, out)
+		return fmt.Errorf("migrate: %w\n%s", err, out)
 	}
-	var runs []report.Run
 	for round := range own.rounds(s) {
 		values, err := own.watchRelay(ctx, &s.Systems[0])
 		if err != nil {
-			return nil, err
+			return err
 		}
-		runs = append(runs, report.Run{Round: round, System: s.Systems[0].ID, Values: values})
+		m.Runs = append(m.Runs, report.Run{Round: round, System: s.Systems[0].ID, Values: values})
 	}
-	return runs, nil
+	return nil
 }
 
 // watchRelay runs a relay and returns what it uses when it has settled.

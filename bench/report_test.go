@@ -113,7 +113,7 @@ func choose(list string) ([]*report.Section, error) {
 }
 
 // special are the sections that are more than programs run in turn.
-var special = map[string]func(*bed, context.Context, *testing.T, *report.Section) ([]report.Run, error){
+var special = map[string]func(*bed, context.Context, *testing.T, *report.Section, *report.Measurement) error{
 	"idle":      (*bed).idle,
 	"functions": (*bed).functions,
 }
@@ -128,7 +128,7 @@ func (b *bed) measure(t *testing.T, s *report.Section) (*report.Measurement, err
 	m := &report.Measurement{At: time.Now().UTC().Truncate(time.Second), Commit: b.commit, Rounds: rounds, Conditions: b.machine, Commands: b.shown(s)}
 	var err error
 	if measure, ok := special[s.ID]; ok {
-		m.Runs, err = measure(b, t.Context(), t, s)
+		err = measure(b, t.Context(), t, s, m)
 	} else {
 		m.Runs, err = b.section(t.Context(), s)
 	}

@@ -101,7 +101,7 @@ second relay, and its NOTIFY takes a lock of the whole server in every commit.`)
 
 // latency is what one rate of emitting gives.
 func latency(id, title, rate, text string) Section {
-	common := " " + toRabbit + " --queue-type quorum --hold 3ms --hold-share 0.5 " + rate
+	common := " " + toRabbit + " --queue-type quorum --warm-up 1s --hold 3ms --hold-share 0.5 " + rate
 	ratio := func(title, of, to, value string, atMost float64) Comparison {
 		return Comparison{Title: title, Of: Figure{of, value}, To: Figure{to, value}, AtMost: atMost}
 	}
