@@ -13,6 +13,24 @@ import (
 type prepared struct {
 	text string
 	stmt atomic.Pointer[sql.Stmt] // nil until it could be prepared; lives as long as the *sql.DB
+	last atomic.Pointer[bound]    // where it was run last
+}
+
+// bound is a statement in a transaction, which closes it at its end. A transaction
+// keeps all that were ever asked of it: there must not be one for each message.
+type bound struct {
+	tx   *sql.Tx
+	stmt *sql.Stmt
+}
+
+// in returns the statement in tx.
+func (p *prepared) in(ctx context.Context, tx *sql.Tx, stmt *sql.Stmt) *sql.Stmt {
+	if b := p.last.Load(); b != nil && b.tx == tx {
+		return b.stmt
+	}
+	b := &bound{tx, tx.StmtContext(ctx, stmt)}
+	p.last.Store(b)
+	return b.stmt
 }
 
 // preparePatience is how long a statement waits for a connection to be prepared on.
@@ -36,7 +54,11 @@ func (in *insertion) of(n int) *prepared { return &in.rows[n-1] }
 // exec runs p in tx, prepared if it can be.
 func (s *Store) exec(ctx context.Context, tx *sql.Tx, p *prepared, args ...any) error {
 	if stmt := s.prepare(ctx, p); stmt != nil {
-		_, err := tx.StmtContext(ctx, stmt).ExecContext(ctx, args...)
+		_, err := p.in(ctx, tx, stmt).ExecContext(ctx, args...) //nolint:sqlclosecheck // the transaction closes it
+		if err == nil {
+			return nil
+		}
+		p.last.Store(nil) // it may be the fault of how it was bound
 		if !isOfOtherDB(err) {
 			return err
 		}
@@ -62,7 +84,7 @@ func (s *Store) prepare(ctx context.Context, p *prepared) *sql.Stmt {
 		return nil // what is wrong with it shows when it is run
 	}
 	if !p.stmt.CompareAndSwap(nil, stmt) {
-		_ = stmt.Close()
+		defer func() { _ = stmt.Close() }() // another was faster
 	}
 	return p.stmt.Load()
 }

@@ -1,7 +1,9 @@
 package sqlite
 
 import (
+	"context"
 	"database/sql"
+	"errors"
 	"testing"
 
 	"github.com/outbox-go/outbox"
@@ -89,4 +91,30 @@ func TestInsertInTransactionOfAnotherPool(t *testing.T) {
 	insertIn(t, s, other, 1)
 	insertIn(t, s, s.db, 1)
 	wantRows(t, s, 2, 1)
+}
+
+// TestInsertAfterACancelledOne: a statement that could not be bound to the
+// transaction is not kept.
+func TestInsertAfterACancelledOne(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	tx, err := s.db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Insert(cancelled, tx, newMessages(1)); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	for range 3 {
+		if err := s.Insert(t.Context(), tx, newMessages(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	wantRows(t, s, 3, 1)
 }
