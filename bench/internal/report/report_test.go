@@ -38,13 +38,13 @@ func TestSpreadIsTheMedianAndTheExtremes(t *testing.T) {
 	}
 }
 
-// TestRatiosAreOfRounds has a machine that is twice as slow in one round: no ratio of
-// a round knows of it, but the ratio of the medians would.
+// TestRatiosAreOfRounds has rounds that differ much, so that the ratio of the medians
+// would be 2/3.
 func TestRatiosAreOfRounds(t *testing.T) {
 	t.Parallel()
-	m := measured([]float64{90, 45, 180}, []float64{100, 50, 200})
+	m := measured([]float64{30, 20, 10}, []float64{120, 20, 30})
 	c := Comparison{Of: Figure{"ours", Rate}, To: Figure{"limit", Rate}}
-	if diff := cmp.Diff(Spread{0.9, 0.9, 0.9, 3}, m.compare(&c)); diff != "" {
+	if diff := cmp.Diff(Spread{1.0 / 3, 0.25, 1, 3}, m.compare(&c)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
