@@ -14,8 +14,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/outbox-go/outbox/cmd/outbox/internal/bench"
 	"github.com/outbox-go/outbox/internal/measure"
 	"github.com/outbox-go/outbox/internal/testenv"
@@ -45,8 +43,8 @@ func benchResult(t *testing.T, out string, messages int) map[string]any {
 func wantKeys(t *testing.T, what string, object any, keys string) {
 	t.Helper()
 	got, _ := object.(map[string]any)
-	if diff := cmp.Diff(strings.Fields(keys), slices.Sorted(maps.Keys(got))); diff != "" {
-		t.Errorf("keys of %s: %s", what, diff)
+	if text := strings.Join(slices.Sorted(maps.Keys(got)), " "); text != keys {
+		t.Errorf("keys of %s: %s, want %s", what, text, keys)
 	}
 }
 

@@ -5,12 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 )
 
@@ -45,8 +45,8 @@ func TestTallyJudgesWhatArrives(t *testing.T) {
 			deliver(tally, c.arrive...)
 			got := tally.Verdict(c.committed)
 			got.MessagesPerSecond = 0
-			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Error(diff)
+			if got != c.want {
+				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 			if broken := c.want.Lost+c.want.Phantom+c.want.OutOfOrder > 0; (got.Err() != nil) != broken {
 				t.Errorf("the verdict's error is %v", got.Err())
@@ -111,8 +111,8 @@ func TestRatesAreFromTheStartAndTenthsFromTheFirstArrival(t *testing.T) {
 		for _, rate := range tally.Tenths() {
 			rounded = append(rounded, int(rate+0.5))
 		}
-		if diff := cmp.Diff([]int{100, 100, 100, 100, 100, 9, 100, 100, 100, 100}, rounded); diff != "" {
-			t.Error(diff)
+		if want := []int{100, 100, 100, 100, 100, 9, 100, 100, 100, 100}; !slices.Equal(rounded, want) {
+			t.Errorf("got %v, want %v", rounded, want)
 		}
 	})
 }
@@ -172,8 +172,8 @@ func TestHistogram(t *testing.T) {
 		{10 * time.Millisecond, 0}, {20 * time.Millisecond, 0}, {50 * time.Millisecond, 0}, {100 * time.Millisecond, 0},
 		{200 * time.Millisecond, 0}, {500 * time.Millisecond, 0}, {time.Second, 0}, {2 * time.Second, 1},
 	}
-	if diff := cmp.Diff(want, all.Histogram()); diff != "" {
-		t.Error(diff)
+	if got := all.Histogram(); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 	var drawn bytes.Buffer
 	if err := all.WriteHistogram(&drawn); err != nil {
