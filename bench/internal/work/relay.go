@@ -35,7 +35,8 @@ func childArgs(system System, s *Settings) []string {
 
 // relay is a running relay, in this process or in one of its own.
 type relay struct {
-	ended  chan error // one error, that of the relay
+	ended  chan struct{} // closed when the relay has ended, by err
+	err    error
 	cancel context.CancelFunc
 	cmd    *exec.Cmd // nil in this process
 }
@@ -43,7 +44,7 @@ type relay struct {
 // startRelay returns when the relay is ready.
 func startRelay(ctx context.Context, system System, s *Settings) (*relay, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &relay{ended: make(chan error, 1), cancel: cancel}
+	r := &relay{ended: make(chan struct{}), cancel: cancel}
 	ready := make(chan struct{})
 	if s.Process {
 		if err := r.spawn(ctx, system, s, ready); err != nil {
@@ -51,15 +52,20 @@ func startRelay(ctx context.Context, system System, s *Settings) (*relay, error)
 			return nil, err
 		}
 	} else {
-		go func() { r.ended <- system.Relay(ctx, func() { close(ready) }) }()
+		go func() { r.end(system.Relay(ctx, func() { close(ready) })) }()
 	}
 	select {
 	case <-ready:
 		return r, nil
-	case err := <-r.ended:
+	case <-r.ended:
 		cancel()
-		return nil, fmt.Errorf("start the relay: %w", errors.Join(errors.New("it has ended"), err))
+		return nil, fmt.Errorf("start the relay: %w", errors.Join(errors.New("it has ended"), r.err))
 	}
+}
+
+func (r *relay) end(err error) {
+	r.err = err
+	close(r.ended)
 }
 
 func (r *relay) spawn(ctx context.Context, system System, s *Settings, ready chan<- struct{}) error {
@@ -96,7 +102,7 @@ func (r *relay) spawn(ctx context.Context, system System, s *Settings, ready cha
 		if ctx.Err() != nil && r.cmd.ProcessState.Success() {
 			err = nil
 		}
-		r.ended <- err
+		r.end(err)
 	}()
 	return nil
 }
@@ -113,13 +119,11 @@ func Child(ctx context.Context, system System) error {
 	return system.Relay(ctx, func() { fmt.Println(readyLine) })
 }
 
-// failed tells when the relay has ended by itself.
-func (r *relay) failed() <-chan error { return r.ended }
-
-// stop ends the relay and waits for it.
+// stop ends the relay, unless it has ended by itself, and waits for it.
 func (r *relay) stop() error {
 	r.cancel()
-	return <-r.ended
+	<-r.ended
+	return r.err
 }
 
 // cpuSeconds returns the time of the relay's process, which has ended; 0 without one.

@@ -4,7 +4,6 @@
 package work
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -81,6 +80,10 @@ func (s *Settings) Validate(steady bool) error {
 		fault(s.HoldShare < 0 || s.HoldShare > 1, "--hold-share is %v, want 0 to 1", s.HoldShare)
 		s.Messages = int(s.Rate * (s.WarmUp + s.Duration).Seconds())
 	}
-	fault(s.Messages < 1, "%s is %d, want 1 or more", cmp.Or(map[bool]string{true: "--rate times --duration"}[steady], "--messages"), s.Messages)
+	number := "--messages"
+	if steady {
+		number = "--rate times --duration"
+	}
+	fault(s.Messages < 1, "%s is %d, want 1 or more", number, s.Messages)
 	return errors.Join(errs...)
 }
