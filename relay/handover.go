@@ -9,11 +9,12 @@ import (
 
 // Follower is a [Store] that knows what is committed in this process, and hands it to
 // the relays that drain it here, so that it need not be read back. The rows are there
-// all the same, and are read if no relay takes them.
+// all the same, and are read if no relay takes them. It is found by its methods: who
+// embeds such a store to change what Read returns must hide them.
 type Follower interface {
-	// Follow has take, which does not block, called with what is committed, until
-	// stop. What is taken too late or not at all comes by Read.
-	Follow(take func(store.Commit)) (stop func())
+	// Follow has take called with what is committed, until stop. take keeps the
+	// commit's rows and returns soon: with false if they must be read.
+	Follow(take func(store.Commit) bool) (stop func())
 
 	// Saw tells whether a reader that stands at a cursor has read what a commit's
 	// mark stands for, or passed it after it was deleted.
@@ -25,45 +26,53 @@ const (
 	// more: it would wait here as it does in the store.
 	handoverQueue = 64
 
-	// handoverRest is for how long nothing is handed over to a shard of which such a
-	// message was refused.
+	// maxHanded bounds what is remembered of messages that may yet be read.
+	maxHanded = 1000
+
+	// handoverRest is for how long nothing is handed over to a shard, at least, of
+	// which such a message was refused.
 	handoverRest = 10 * time.Second
 )
 
 // handed is a message that was not read, but handed over, as long as it may yet be
 // read.
 type handed struct {
-	it   *item
-	mark string
+	id, mark string
+	key      store.Key
+	it       *item // nil when it is settled
 }
 
-// handOver takes in what was committed, if that keeps the order.
-func (q *queue) handOver(c store.Commit) {
+// handOver takes in what was committed, now or after a read, if that keeps the order.
+func (q *queue) handOver(c store.Commit) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.stopping && q.ready.len()+q.inFlight+len(q.offers) <= handoverQueue && q.wait(&c) {
-		q.offers = append(q.offers, c)
+	if q.stopping || q.readFault != nil || q.handedCount >= maxHanded || q.ready.len()+q.inFlight+len(q.offers) > handoverQueue {
+		return false
 	}
+	switch q.chanceOf(&c) {
+	case atOnce:
+		q.takeCommit(&c)
+	case afterRead:
+		q.offers = append(q.offers, c)
+	case byReader:
+		return false
+	}
+	return true
 }
 
 // reconsider looks again at what had to wait for a read.
 func (q *queue) reconsider() {
-	q.offers = slices.DeleteFunc(q.offers, func(c store.Commit) bool { return !q.wait(&c) })
-}
-
-// wait takes in the rows of a commit if they can be sent now, and reports whether they
-// have to wait for a read.
-func (q *queue) wait(c *store.Commit) bool {
-	chance := atOnce
-	for i := range c.Rows {
-		chance = min(chance, q.chance(&c.Rows[i], c))
-	}
-	if chance == atOnce {
-		for i := range c.Rows {
-			q.takeRow(&c.Rows[i], c.Mark)
+	q.offers = slices.DeleteFunc(q.offers, func(c store.Commit) bool {
+		switch q.chanceOf(&c) {
+		case atOnce:
+			q.takeCommit(&c)
+		case afterRead:
+			return false
+		case byReader:
+			q.readWake.set() // the read that is over may have been too early for it
 		}
-	}
-	return chance == afterRead
+		return true
+	})
 }
 
 // chance is whether a message can be handed over.
@@ -75,13 +84,23 @@ const (
 	atOnce
 )
 
+// chanceOf returns the least chance of a commit's messages.
+func (q *queue) chanceOf(c *store.Commit) chance {
+	least := atOnce
+	for i := range c.Rows {
+		least = min(least, q.chance(&c.Rows[i], c))
+	}
+	return least
+}
+
 // chance tells whether a row can be sent without being read. One with a key can if all
 // that was committed before it was written has been read: by a read that began later.
 func (q *queue) chance(row *store.Row, c *store.Commit) chance {
 	s := &q.shards[row.Shard]
 	st := q.streamOf(row.Tenant, row.Shard)
+	now := time.Now()
 	switch {
-	case !s.owned || s.fate != keep || q.fresh.Has(row.Shard) || time.Now().Before(s.resting) || !time.Now().Before(q.deadline):
+	case !s.owned || s.fate != keep || q.fresh.Has(row.Shard) || now.Before(s.resting) || !now.Before(q.deadline):
 		return byReader
 	case st == nil || st.more || q.saw(st.cursor, c.Mark):
 		return byReader
@@ -116,39 +135,56 @@ func (q *queue) streamOf(tenantName string, shard uint8) *stream {
 	return nil
 }
 
+func (q *queue) takeCommit(c *store.Commit) {
+	for i := range c.Rows {
+		q.takeRow(&c.Rows[i], c.Mark)
+	}
+}
+
 func (q *queue) takeRow(row *store.Row, mark string) {
 	s := &q.shards[row.Shard]
 	it := &item{row: *row, shard: s, gen: s.gen, mark: mark, size: row.Size() + itemOverhead}
 	if s.handed == nil {
-		s.handed = map[int64]handed{}
+		s.handed = map[int64]*handed{}
 	}
-	s.handed[row.Position] = handed{it, mark}
+	name := store.Key{Tenant: row.Tenant, Key: row.Key}
+	s.handed[row.Position] = &handed{id: row.ID, mark: mark, key: name, it: it}
+	q.handedCount++
 	if row.Key == "" {
 		q.charge(it)
 		q.list(it, false)
 		return
 	}
-	k := q.keyOf(s, store.Key{Tenant: row.Tenant, Key: row.Key})
+	k := q.keyOf(s, name)
 	it.key = k
 	q.charge(it)
 	k.items = append(k.items, it)
 	q.listNext(k, false)
 }
 
-// wasHanded reports whether a row that was read had been handed over.
-func (s *shard) wasHanded(row *store.Row) bool {
-	h, is := s.handed[row.Position]
-	is = is && h.it.row.ID == row.ID
-	if is {
-		delete(s.handed, row.Position)
+// wasHanded reports whether a row that was read had been handed over. With nothing
+// behind it in memory it then is as if it had been read.
+func (q *queue) wasHanded(s *shard, row *store.Row, ep *epoch) bool {
+	h := s.handed[row.Position]
+	if h == nil || h.id != row.ID {
+		return false
 	}
-	return is
+	if it := h.it; it != nil && (it.key == nil || len(it.key.items) > 0 && it.key.items[len(it.key.items)-1] == it) {
+		it.mark, it.epoch = "", ep
+	}
+	q.forgetHanded(s, row.Position)
+	return true
+}
+
+func (q *queue) forgetHanded(s *shard, position int64) {
+	delete(s.handed, position)
+	q.handedCount--
 }
 
 // passHanded forgets what was handed over and can be read no more, since the stream
 // that would bring it is behind it.
 func (q *queue) passHanded(st *stream) {
-	if st.more || st.key != nil {
+	if st.more || st.key != nil || q.handedCount == 0 {
 		return
 	}
 	for i := range q.shards {
@@ -157,33 +193,49 @@ func (q *queue) passHanded(st *stream) {
 			continue
 		}
 		for position, h := range s.handed {
-			if q.streamOf(h.it.row.Tenant, s.lease.Shard) == st && q.saw(st.cursor, h.mark) {
-				delete(s.handed, position)
+			if q.streamOf(h.key.Tenant, s.lease.Shard) == st && q.saw(st.cursor, h.mark) {
+				q.forgetHanded(s, position)
 			}
 		}
 	}
 }
 
-// handed tells that a message of a key was handed over that is in memory or may yet
-// be read. A reader cannot go on behind it, since it has not been there.
-func (k *keyQueue) handed() bool {
+// settledHanded notes that a message can be read by no read that begins from now on.
+func (q *queue) settledHanded(it *item) {
+	if it.mark == "" || it.void() {
+		return
+	}
+	if h := it.shard.handed[it.row.Position]; h != nil {
+		h.it = nil
+	}
+}
+
+// unread tells that a message of the key was handed over which a reader has yet to
+// pass: the reader could not go on behind it.
+func (k *keyQueue) unread() bool {
 	for _, it := range k.items {
 		if it.mark != "" {
 			return true
 		}
 	}
 	for _, h := range k.shard.handed {
-		if h.it.row.Key == k.name.Key && h.it.row.Tenant == k.name.Tenant {
+		if h.it != nil && h.key == k.name {
 			return true
 		}
 	}
 	return false
 }
 
-// refusedHanded has the shard of a refused message that was handed over read from the
-// start: what waits behind it may fill the memory, and could not be left in the store.
-func (q *queue) refusedHanded(s *shard) {
-	s.resting = time.Now().Add(handoverRest)
+// refusedHanded has the shard of a refused message that no reader has passed read from
+// the start: what waits behind it may fill the memory, and could not be left in the
+// store.
+func (q *queue) refusedHanded(it *item) {
+	if it.mark == "" || it.void() {
+		return
+	}
+	s := it.shard
+	rows := s.held + s.cut + s.forgotten.rows
+	s.resting = time.Now().Add(max(handoverRest, time.Duration(rows)*rereadPerRow))
 	if s.owned && s.fate == keep {
 		q.drop(s, restart)
 		q.dropVoid()

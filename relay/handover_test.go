@@ -10,7 +10,7 @@ import (
 	"github.com/outbox-go/outbox/store"
 )
 
-// handoverQueueOf returns a queue at the end of what there is to read, and what reads
+// newHandoverQueue returns a queue at the end of what there is to read, and what reads
 // once: rows, up to a cursor that has seen the marks in seen.
 func newHandoverQueue(t *testing.T, config *Config) (q *queue, read func(seen string, rows ...store.Row)) {
 	t.Helper()
@@ -129,7 +129,7 @@ func TestRefusedHandedOverMessageIsReadFromTheStart(t *testing.T) {
 	wantTaken(t, q, "handed over to a shard with trouble")
 }
 
-// TestShardsInMotionTakeNothingOver.
+// TestShardsInMotionTakeNothingOver: the reader brings what they get.
 func TestShardsInMotionTakeNothingOver(t *testing.T) {
 	row := testRows(1, 1, 0)[0]
 	for name, change := range map[string]func(q *queue){
@@ -151,16 +151,84 @@ func TestShardsInMotionTakeNothingOver(t *testing.T) {
 	}
 }
 
-// TestKeyOfAHandedOverMessageStaysInMemory: nobody has read up to it.
+// TestKeyOfAHandedOverMessageStaysInMemory while a reader could not go on behind it, and
+// no longer: not if it has read it, or if the message is gone.
 func TestKeyOfAHandedOverMessageStaysInMemory(t *testing.T) {
-	q, read := newHandoverQueue(t, &Config{Memory: 1 << 20})
-	rows := testRows(1, 600, 1)
-	q.handOver(commitOf("a", rows[0]))
-	read("-")
-	read("-ab", rows...)
-	q.plan()
-	k := q.shards[rows[0].Shard].keys[store.Key{Key: rows[0].Key}]
-	if len(k.items) != 600 || k.behind != nil {
-		t.Errorf("%d of 600 messages of the key are in memory", len(k.items))
+	for name, tc := range map[string]struct {
+		between func(q *queue, read func(string, ...store.Row), first store.Row)
+		stays   bool
+	}{
+		"not read": {func(*queue, func(string, ...store.Row), store.Row) {}, true},
+		"read":     {func(_ *queue, read func(string, ...store.Row), first store.Row) { read("-a", first) }, false},
+		"gone": {func(q *queue, _ func(string, ...store.Row), _ store.Row) {
+			items, _ := q.take(nil, 1)
+			q.answered(items[0], nil)
+			done, _ := q.collect(true)
+			q.settled(done)
+		}, false},
+	} {
+		q, read := newHandoverQueue(t, &Config{Memory: 1 << 20})
+		rows := testRows(1, 1100, 1)
+		q.handOver(commitOf("a", rows[0]))
+		read("-")
+		tc.between(q, read, rows[0])
+		read("-b", rows[1:]...)
+		q.take(nil, 1)
+		q.plan()
+		k := q.shards[rows[0].Shard].keys[store.Key{Key: rows[0].Key}]
+		if stays := k.behind == nil; stays != tc.stays {
+			t.Errorf("%s: the key stays in memory: %v, want %v (%d messages)", name, stays, tc.stays, len(k.items))
+		}
 	}
+}
+
+// TestNothingIsHandedOverThatTheReaderMustBring.
+func TestNothingIsHandedOverThatTheReaderMustBring(t *testing.T) {
+	rows := testRows(1, 2, 10)
+	for name, tc := range map[string]struct {
+		config *Config
+		change func(q *queue)
+		rows   []store.Row
+	}{
+		"its topic has a rate": {&Config{Rates: []Rate{{Pattern: "#", PerSecond: 1}}}, func(*queue) {}, rows[:1]},
+		"its key is parked": {nil, func(q *queue) {
+			q.shards[rows[0].Shard].parked = map[store.Key]struct{}{{Key: rows[0].Key}: {}}
+		}, rows[:1]},
+		"its key is forgotten": {nil, func(q *queue) {
+			q.shards[rows[0].Shard].forgotten.keys = map[uint64]struct{}{q.hash(store.Key{Key: rows[0].Key}): {}}
+		}, rows[:1]},
+		"its tenant's stream has more": {nil, func(q *queue) {
+			t := q.tenantOf("t")
+			t.split = true
+			q.streams = append(q.streams, &stream{shards: store.FirstShards(64), tenant: t, more: true})
+		}, ofTenant("t", rows[:1])},
+		"another of its commit is elsewhere": {nil, func(q *queue) { q.shards[rows[1].Shard].owned = false }, rows},
+		"reads fail":                         {nil, func(q *queue) { q.readFault = errors.New("no") }, rows[:1]},
+		"too much is unread":                 {nil, func(q *queue) { q.handedCount = maxHanded }, rows[:1]},
+	} {
+		q, _ := newHandoverQueue(t, tc.config)
+		tc.change(q)
+		if q.handOver(commitOf("a", tc.rows...)) {
+			t.Errorf("%s: the commit was taken over", name)
+		}
+	}
+}
+
+func ofTenant(name string, rows []store.Row) []store.Row {
+	rows = slices.Clone(rows)
+	for i := range rows {
+		rows[i].Tenant = name
+	}
+	return rows
+}
+
+// TestAnotherRowAtTheSamePositionIsRead: a restored sequence gives positions again.
+func TestAnotherRowAtTheSamePositionIsRead(t *testing.T) {
+	q, read := newHandoverQueue(t, nil)
+	row := testRows(1, 1, 0)[0]
+	q.handOver(commitOf("a", row))
+	wantTaken(t, q, "handed over", 1)
+	row.ID = "0198f2a4-3c5e-7d61-9b1c-2f6a8e0d4c74"
+	read("-a", row)
+	wantTaken(t, q, "another one", 1)
 }

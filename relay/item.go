@@ -23,7 +23,7 @@ type item struct {
 	queued bool   // stands in one of the lists, though perhaps not the one listed of its key
 	held   bool   // waits for its rule
 	vain   bool   // has probed in vain: others are to probe before it
-	mark   string // of its commit, if it was handed over
+	mark   string // of its commit, if it was handed over and no reader has passed it
 	failed uint32 // how many failures were noted; only the last one counts
 }
 
@@ -70,8 +70,8 @@ type shard struct {
 	told   int64                  // of doubt, to the store
 	last   int64                  // greatest position that was sent
 
-	handed  map[int64]handed // by position: messages that may yet be read
-	resting time.Time        // nothing is handed over until then
+	handed  map[int64]*handed // by position: messages that may yet be read
+	resting time.Time         // nothing is handed over until then
 
 	forgotten forgotten
 	held      int       // items in memory

@@ -33,8 +33,9 @@ type queue struct {
 	inFlight int
 	settling int // confirmed, and not yet deleted
 
-	saw    func(store.Cursor, string) bool // see Follower
-	offers []store.Commit                  // of what cannot be handed over before a read is over
+	saw         func(store.Cursor, string) bool // see Follower
+	offers      []store.Commit                  // of what cannot be handed over before a read is over
+	handedCount int                             // of all shards
 
 	confirmed []*item
 	refused   []refusal

@@ -172,7 +172,7 @@ func (q *queue) admitPage(st *stream, page *store.Page, now time.Time) (heavy *t
 			continue // lost while the read was under way
 		}
 		s := &q.shards[row.Shard]
-		if s.wasHanded(row) {
+		if q.wasHanded(s, row, ep) {
 			continue
 		}
 		it := &item{row: *row, shard: s, gen: s.gen, epoch: ep, size: row.Size() + itemOverhead, rule: q.ruleFor(row.Topic)}
@@ -243,7 +243,7 @@ func (q *queue) keyOf(s *shard, name store.Key) *keyQueue {
 // trim leaves in the store what is behind a message that waits: however many there
 // are, they are not to be sent soon.
 func (q *queue) trim(k *keyQueue, now time.Time) {
-	if len(k.items) > k.inFlight+spillKeep && k.waits(now) && (k.behind != nil || q.spilled() < maxSpilled) && !k.handed() {
+	if len(k.items) > k.inFlight+spillKeep && k.waits(now) && (k.behind != nil || q.spilled() < maxSpilled) && !k.unread() {
 		q.spillKey(k, now)
 	}
 }

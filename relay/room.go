@@ -67,7 +67,7 @@ func (q *queue) spill(of *tenant, over func() bool) {
 	var long []*keyQueue
 	for i := range q.shards {
 		for _, k := range q.shards[i].keys {
-			if len(k.items) > k.inFlight+k.keeps(now) && (of == nil || k.name.Tenant == of.name) && !k.handed() {
+			if len(k.items) > k.inFlight+k.keeps(now) && (of == nil || k.name.Tenant == of.name) && !k.unread() {
 				long = append(long, k)
 			}
 		}

@@ -34,6 +34,7 @@ func (q *queue) settled(items []*item) {
 	q.settling -= len(items)
 	q.progress = time.Now()
 	for _, it := range items {
+		q.settledHanded(it)
 		q.discharge(it)
 		q.closeOne(it.shard)
 	}

@@ -63,6 +63,7 @@ func (q *queue) drop(s *shard, then fate) {
 	}
 	s.keys = map[store.Key]*keyQueue{}
 	q.hashes -= s.forgotten.size()
+	q.handedCount -= len(s.handed)
 	s.forgotten, s.parked, s.handed, s.cut = forgotten{}, nil, nil, 0
 	s.fate = then
 	only := store.ShardSet(0).With(s.lease.Shard)

@@ -36,9 +36,7 @@ func (q *queue) refuse(it *item, err error) {
 		it.wait(f.RetryIn, time.Now())
 		q.giveBack(it)
 	}
-	if it.mark != "" && !it.void() {
-		q.refusedHanded(it.shard)
-	}
+	q.refusedHanded(it)
 	q.wakeForRoom()
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outbox-go/outbox"
@@ -37,7 +38,7 @@ type ownTx struct {
 
 // Follow has take called with what transactions of InTx have committed. See
 // relay.Follower.
-func (s *Store) Follow(take func(store.Commit)) (stop func()) {
+func (s *Store) Follow(take func(store.Commit) bool) (stop func()) {
 	if s.names.Route != "" {
 		return func() {} // what is handed over takes no route
 	}
@@ -47,20 +48,30 @@ func (s *Store) Follow(take func(store.Commit)) (stop func()) {
 // inOwnTx is InTx where a relay of this process follows.
 func (s *Store) inOwnTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
 	own := &ownTx{}
-	options := pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL outbox.wake = '#0'"}
-	err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
-		s.own.Store(tx, own)
-		defer s.own.Delete(tx)
-		return fn(tx)
-	})
-	if err != nil {
+	return s.inSilentTx(ctx, "#0", func(tx pgx.Tx) error {
+		s.own.Store(tx.Conn(), own)
+		defer s.own.Delete(tx.Conn())
+		err := fn(tx)
+		const open = 'T'
+		own.unfit = own.unfit || tx.Conn().PgConn().TxStatus() != open // fn has ended it, or it has failed
 		return err
+	}, func() {
+		if !own.unfit && len(own.commit.Rows) > 0 && s.notifier.Hand(own.commit) {
+			s.notifier.WakeLater() // for what else the transaction may have written
+			return
+		}
+		s.Wake()
+	})
+}
+
+// ownTx returns the transaction of InTx on the connection of tx, nil if there is none.
+func (s *Store) ownTx(tx pgx.Tx) *ownTx {
+	if s.config.NoHandover || !s.notifier.Followed() {
+		return nil
 	}
-	if !own.unfit && len(own.commit.Rows) > 0 {
-		s.notifier.Hand(own.commit)
-	}
-	s.Wake() // there may be others, or the relay may own other shards
-	return nil
+	own, _ := s.own.Load(tx.Conn())
+	o, _ := own.(*ownTx)
+	return o
 }
 
 // insert runs the insert of msgs and notes their rows.
@@ -121,6 +132,9 @@ func (o *ownTx) fits(msgs []outbox.Message) bool {
 func handRow(m *outbox.Message, position int64, shard int16) store.Row {
 	row := store.Row{Message: *m, Shard: uint8(shard)} //nolint:gosec // the column's values are 0 to 63
 	row.Position = position
+	if id, err := uuid.Parse(m.ID); err == nil {
+		row.ID = id.String()
+	}
 	row.Payload = slices.Clone(postgres.Payload(m))
 	row.Headers = maps.Clone(m.Headers)
 	if len(row.Headers) == 0 {

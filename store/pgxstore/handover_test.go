@@ -1,6 +1,7 @@
 package pgxstore_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/outbox-go/outbox"
 	"github.com/outbox-go/outbox/store"
+	"github.com/outbox-go/outbox/store/pgxstore"
 )
 
 // TestWhatIsHandedOverIsWhatIsRead, field by field.
@@ -18,7 +20,10 @@ func TestWhatIsHandedOverIsWhatIsRead(t *testing.T) {
 	t.Parallel()
 	s, _, _ := openStore(t, nil)
 	var commits []store.Commit
-	defer s.Follow(func(c store.Commit) { commits = append(commits, c) })()
+	defer s.Follow(func(c store.Commit) bool {
+		commits = append(commits, c)
+		return true
+	})()
 	ob := outbox.New(s)
 	payload := []byte("some bytes")
 	before := page(t, s, store.ReadRequest{Shards: store.FirstShards(64), Limit: 10}).Cursor
@@ -50,7 +55,10 @@ func TestOnlyWhatIsKnownWholeIsHandedOver(t *testing.T) {
 	t.Parallel()
 	s, pool, schema := openStore(t, nil)
 	var handed int
-	defer s.Follow(func(c store.Commit) { handed += len(c.Rows) })()
+	defer s.Follow(func(c store.Commit) bool {
+		handed += len(c.Rows)
+		return true
+	})()
 	ob := outbox.New(s, outbox.WithRoutes(func(m *outbox.Message) []string {
 		if m.Topic == "routed" {
 			return []string{"", "audit"}
@@ -97,6 +105,7 @@ func TestOnlyWhatIsKnownWholeIsHandedOver(t *testing.T) {
 			return errors.Join(emit(tx, "a", 1), emit(tx, "a", strings.Repeat("x", 20_000)))
 		}},
 		"too many":     {0, func(tx pgx.Tx) error { return ob.Emit(ctx, tx, make65()...) }},
+		"ended by fn":  {0, func(tx pgx.Tx) error { return errors.Join(emit(tx, "a", 1), run(tx, "ROLLBACK")) }},
 		"switched off": {0, func(tx pgx.Tx) error { return errors.Join(run(tx, "SET LOCAL outbox.wake = 'off'"), emit(tx, "a", 1)) }},
 	} {
 		handed = 0
@@ -124,4 +133,58 @@ func make65() []outbox.Event {
 		events[i] = outbox.Event{Topic: "a"}
 	}
 	return events
+}
+
+// TestRoutesTakeNothingOver: what is handed over takes none.
+func TestRoutesTakeNothingOver(t *testing.T) {
+	t.Parallel()
+	s, _, _ := openStore(t, nil)
+	var route, main int
+	defer s.Route("audit").Follow(func(store.Commit) bool { route++; return true })()
+	defer s.Follow(func(store.Commit) bool { main++; return true })()
+	ob := outbox.New(s)
+	must(t, ob.InTx(t.Context(), func(tx pgx.Tx) error { return ob.Emit(t.Context(), tx, outbox.Event{Topic: "a"}) }))
+	if route != 0 || main != 1 {
+		t.Errorf("handed over: %d to the route, %d to the main one; want 0 and 1", route, main)
+	}
+}
+
+// traced is a transaction of a type that is no map's key.
+type traced struct {
+	pgx.Tx
+	_ []int
+}
+
+// TestHandoverLeavesOddTransactionsAlone: wrapped by value, and with ids in capitals.
+func TestHandoverLeavesOddTransactionsAlone(t *testing.T) {
+	t.Parallel()
+	s, pool, _ := openStore(t, nil)
+	var commits []store.Commit
+	defer s.Follow(func(c store.Commit) bool { commits = append(commits, c); return true })()
+	ob := outbox.New(s)
+	tx := begin(t, pool)
+	must(t, ob.Emit(t.Context(), traced{Tx: tx}, outbox.Event{Topic: "a"}))
+	const id = "0198F2A4-3C5E-7D61-9B1C-2F6A8E0D4C73"
+	must(t, s.InTx(t.Context(), func(tx pgx.Tx) error {
+		return s.Insert(t.Context(), traced{Tx: tx}, []outbox.Message{{ID: id, Topic: "a", CreatedAt: time.Now()}})
+	}))
+	if len(commits) != 1 || commits[0].Rows[0].ID != strings.ToLower(id) {
+		t.Errorf("handed over: %+v, want the id as it is stored", commits)
+	}
+}
+
+// TestNoHandoverNeedsTheRightToInsertAlone, as without a relay in the process.
+func TestNoHandoverNeedsTheRightToInsertAlone(t *testing.T) {
+	t.Parallel()
+	s, pool, schema := openStore(t, &pgxstore.Config{NoHandover: true})
+	role := pgx.Identifier{"emitter of " + schema}.Sanitize()
+	name := pgx.Identifier{schema}.Sanitize()
+	exec(t, pool, `CREATE ROLE `+role+`; GRANT USAGE ON SCHEMA `+name+` TO `+role+`; GRANT INSERT ON `+name+`.message TO `+role)
+	t.Cleanup(func() { _, _ = pool.Exec(context.Background(), `DROP OWNED BY `+role+`; DROP ROLE `+role) })
+	defer s.Follow(func(store.Commit) bool { t.Error("handed over"); return true })()
+	ob := outbox.New(s)
+	must(t, ob.InTx(t.Context(), func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), `SET LOCAL ROLE `+role)
+		return errors.Join(err, ob.Emit(t.Context(), tx, outbox.Event{Topic: "a"}))
+	}))
 }

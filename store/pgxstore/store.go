@@ -43,6 +43,12 @@ type Config struct {
 	// NoListen makes the relay poll only.
 	NoListen bool
 
+	// NoHandover has relays of this process read what its InTx commits, as those of
+	// others do, and Emit need the right to INSERT alone. Else Emit in a transaction of
+	// InTx returns the row's place, which takes SELECT (position, shard) as well: of
+	// the role that the transaction sets, if it does.
+	NoHandover bool
+
 	// Logger gets what happens in the background: a notification that could not
 	// be sent, a listening connection that was lost. Defaults to slog.Default().
 	Logger *slog.Logger
@@ -59,7 +65,7 @@ type Store struct {
 	config    Config
 	notifier  *postgres.Notifier
 	id        string    // of its notifications
-	own       *sync.Map // transactions of InTx whose messages are handed over, by pgx.Tx: *ownTx
+	own       *sync.Map // transactions of InTx whose messages are handed over, by *pgx.Conn: *ownTx
 
 	inboxInsert string
 }
@@ -154,8 +160,8 @@ func (s *Store) Insert(ctx context.Context, tx pgx.Tx, msgs []outbox.Message) er
 	if err != nil {
 		return err
 	}
-	if own, ok := s.own.Load(tx); ok && len(msgs) > 0 {
-		return own.(*ownTx).insert(ctx, tx, s, sql, args, msgs)
+	if own := s.ownTx(tx); own != nil && len(msgs) > 0 {
+		return own.insert(ctx, tx, s, sql, args, msgs)
 	}
 	if len(msgs) > 0 && s.noted(ctx, tx) {
 		return silently(ctx, tx, sql, args)
@@ -185,7 +191,7 @@ func (s *Store) Queue(batch *pgx.Batch, msgs []outbox.Message) error {
 // view of the route without a name. A view needs no Close.
 func (s *Store) Route(name string) *Store {
 	view := *s
-	view.Core = s.Core.Route(name)
+	view.Core, view.names = s.Core.Route(name), s.names.WithRoute(name)
 	return &view
 }
 
@@ -204,24 +210,41 @@ func (s *Store) Within(tx pgx.Tx) *TxStore { return &TxStore{s.Core.Within(queri
 // relay. Where transactions come close upon one another it does so after the commit:
 // notifying inside them would make commits wait for one another, and is switched off.
 // The messages of a small transaction are handed to a relay of this process that drains
-// the same Store, which need not read them.
+// the same Store, which need not read them: see [Config.NoHandover].
 func (s *Store) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	if s.notifier.Followed() {
+	lone, end := s.notifier.Begin()
+	defer end()
+	switch {
+	case !s.config.NoHandover && s.notifier.Followed():
 		return s.inOwnTx(ctx, fn)
-	}
-	if s.notifier.Lone() {
+	case lone:
 		if err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, fn); err != nil {
 			return err
 		}
 		s.notifier.Tell()
 		return nil
 	}
-	options := pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL outbox.wake = 'off'"}
-	if err := pgx.BeginTxFunc(ctx, s.pool, options, fn); err != nil {
+	return s.inSilentTx(ctx, "off", fn, s.Wake)
+}
+
+// inSilentTx runs fn in a transaction that does not notify, with that value of
+// outbox.wake. When it has been committed it calls committed; if the answer to the commit
+// was lost, it wakes the relay, just in case.
+func (s *Store) inSilentTx(ctx context.Context, wake string, fn func(tx pgx.Tx) error, committed func()) error {
+	options := pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL outbox.wake = '" + wake + "'"}
+	wanted := false
+	err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
+		err := fn(tx)
+		wanted = err == nil
 		return err
+	})
+	switch {
+	case err == nil:
+		committed()
+	case wanted:
+		s.Wake()
 	}
-	s.Wake()
-	return nil
+	return err
 }
 
 func (s *Store) insertArgs(msgs []outbox.Message) (string, []any, error) {

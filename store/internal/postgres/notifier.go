@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +17,10 @@ const (
 	coalesce  = 2 * time.Millisecond
 	perCommit = 250 * time.Microsecond
 
+	// relayed is when commits are told of that a relay of this process knows of: by
+	// then their messages are mostly sent.
+	relayed = 10 * time.Millisecond
+
 	notifyTimeout = 5 * time.Second
 )
 
@@ -25,31 +31,39 @@ type Notifier struct {
 
 	mu        sync.Mutex
 	local     map[int]func()
-	followers map[int]func(store.Commit)
+	followers map[int]func(store.Commit) bool
 	nextLocal int       // of both
 	gathered  int       // commits that no notification has told of
 	next      time.Time // not before
 	pending   bool      // somebody sends
+	late      bool      // somebody will tell, later
 	began     time.Time // the last transaction
+	open      int       // transactions
 	closed    bool
 	running   sync.WaitGroup
 }
 
 // NewNotifier returns a notifier that tells others by send, which may be nil.
 func NewNotifier(send func(context.Context)) *Notifier {
-	return &Notifier{send: send, local: map[int]func(){}, followers: map[int]func(store.Commit){}}
+	return &Notifier{send: send, local: map[int]func(){}, followers: map[int]func(store.Commit) bool{}}
 }
 
-// Lone notes that a transaction begins and reports whether it comes alone: none has
-// begun for so long that commits are gathered. Then it may notify by itself, which is
-// the quickest way; several that do so at once wait for one another.
-func (n *Notifier) Lone() bool {
+// Begin notes that a transaction begins, until end, and reports whether it comes alone:
+// no other is open, and none has begun for so long that commits are gathered. Then it
+// may notify by itself, which is the quickest way; several that do so at once wait for
+// one another.
+func (n *Notifier) Begin() (lone bool, end func()) {
 	now := time.Now()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	lone := now.Sub(n.began) >= coalesce
+	lone = n.open == 0 && now.Sub(n.began) >= coalesce
 	n.began = now
-	return lone
+	n.open++
+	return lone, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.open--
+	}
 }
 
 // Tell tells the listeners of this process alone of a commit.
@@ -65,25 +79,48 @@ func (n *Notifier) tell() {
 	}
 }
 
+// WakeLater is Wake in a moment, once for all commits until then.
+func (n *Notifier) WakeLater() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.late || n.closed {
+		return
+	}
+	n.late = true
+	n.running.Go(func() {
+		time.Sleep(relayed)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.late = false
+		n.wake()
+	})
+}
+
 // Wake tells of a commit and does not wait.
 func (n *Notifier) Wake() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.closed {
+		n.tell()
+		return
+	}
+	n.wake()
+}
+
+func (n *Notifier) wake() {
 	n.tell()
-	if n.closed || n.send == nil {
+	if n.send == nil {
 		return
 	}
 	n.gathered++
 	if !n.pending {
 		n.pending = true
-		n.running.Add(1)
-		go n.run()
+		n.running.Go(n.run)
 	}
 }
 
 // run sends notifications until no commit came while one was sent.
 func (n *Notifier) run() {
-	defer n.running.Done()
 	for {
 		n.mu.Lock()
 		wait := time.Until(n.next)
@@ -122,8 +159,8 @@ func (n *Notifier) Listen(tell func()) (stop func()) {
 	}
 }
 
-// Follow has take, which does not block, called with what Hand is, until stop.
-func (n *Notifier) Follow(take func(store.Commit)) (stop func()) {
+// Follow has take called with what Hand is, until stop.
+func (n *Notifier) Follow(take func(store.Commit) bool) (stop func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	id := n.nextLocal
@@ -143,13 +180,13 @@ func (n *Notifier) Followed() bool {
 	return len(n.followers) > 0
 }
 
-// Hand gives followers what was committed. Each may keep it.
-func (n *Notifier) Hand(c store.Commit) {
+// Hand gives what was committed to the followers, until one takes it, and reports
+// whether one does.
+func (n *Notifier) Hand(c store.Commit) bool {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, take := range n.followers {
-		take(c)
-	}
+	followers := slices.Collect(maps.Values(n.followers))
+	n.mu.Unlock()
+	return slices.ContainsFunc(followers, func(take func(store.Commit) bool) bool { return take(c) })
 }
 
 // Close sends what is due and ends the work in the background.

@@ -58,18 +58,60 @@ func TestNotifierMissesNoCommit(t *testing.T) {
 	})
 }
 
-// TestLoneTransactions are those that none has begun just before.
+// TestLoneTransactions are those that none has begun just before, with no other open.
 func TestLoneTransactions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := NewNotifier(nil)
+		var end func()
 		for i, step := range []struct {
 			after time.Duration
+			open  bool // stays so
 			want  bool
-		}{{0, true}, {time.Millisecond, false}, {time.Millisecond, false}, {2 * time.Millisecond, true}} {
+		}{
+			{0, false, true}, {time.Millisecond, false, false}, {time.Millisecond, false, false},
+			{2 * time.Millisecond, true, true}, {2 * time.Millisecond, false, false},
+		} {
 			time.Sleep(step.after)
-			if got := n.Lone(); got != step.want {
-				t.Errorf("transaction %d is lone: %v, want %v", i, got, step.want)
+			lone, done := n.Begin()
+			if lone != step.want {
+				t.Errorf("transaction %d is lone: %v, want %v", i, lone, step.want)
 			}
+			if step.open {
+				end = done
+			} else {
+				done()
+			}
+		}
+		end()
+		time.Sleep(2 * time.Millisecond)
+		if lone, _ := n.Begin(); !lone {
+			t.Error("a transaction is not lone when all have ended")
+		}
+	})
+}
+
+// TestWakeLaterTellsOnceForMany, and before Close returns.
+func TestWakeLaterTellsOnceForMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sent, told := 0, 0
+		n := NewNotifier(func(context.Context) { sent++ })
+		defer n.Listen(func() { told++ })()
+		for range 5 {
+			n.WakeLater()
+			time.Sleep(time.Millisecond)
+		}
+		if sent+told != 0 {
+			t.Errorf("told at once: %d of this process, %d others", told, sent)
+		}
+		time.Sleep(relayed)
+		synctest.Wait()
+		if sent != 1 || told != 1 {
+			t.Errorf("told %d times, and others %d times, want once", told, sent)
+		}
+		n.WakeLater()
+		n.Close()
+		if told != 2 {
+			t.Error("what was due was not told before Close returned")
 		}
 	})
 }
