@@ -2,6 +2,7 @@ package measure
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/outbox-go/outbox"
@@ -19,9 +20,10 @@ func Consume(ctx context.Context, s outbox.Subscriber, queue string, prefetch in
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Consumer{cancel: cancel, ended: make(chan error, 1)}
 	ready := make(chan struct{})
+	there := sync.OnceFunc(func() { close(ready) }) // it is called after each loss of the connection, too
 	go func() {
 		sub := outbox.Subscription{Queue: queue, Topics: []string{"#"}, Prefetch: prefetch}
-		c.ended <- s.Subscribe(running, sub, func() { close(ready) }, func(m *outbox.Received) {
+		c.ended <- s.Subscribe(running, sub, there, func(m *outbox.Received) {
 			t.Deliver(m.Payload, time.Now())
 			_ = m.Settle(outbox.Settlement{Outcome: outbox.Ack}) // what a lost connection delivered comes again
 		})
