@@ -59,7 +59,7 @@ func (s *Store) exec(ctx context.Context, tx *sql.Tx, p *prepared, args ...any) 
 			return nil
 		}
 		p.last.Store(nil) // it may be the fault of how it was bound
-		if !isOfOtherDB(err) {
+		if !neverRan(err) {
 			return err
 		}
 	}
@@ -96,9 +96,11 @@ func (s *Store) prepareEmit(ctx context.Context) {
 	s.prepare(ctx, s.text.insert.of(1))
 }
 
-// isOfOtherDB recognizes database/sql's word for a statement that was prepared by
-// another *sql.DB than the transaction is of, which may be one on the same file. It
-// has no value for it.
-func isOfOtherDB(err error) bool {
-	return err != nil && strings.HasSuffix(err.Error(), "statement from different database used")
+// neverRan recognizes database/sql's words, for which it has no values, for a statement
+// that was prepared by another *sql.DB than the transaction is of, which may be one on
+// the same file, and for one whose transaction has ended, which the transaction itself
+// calls sql.ErrTxDone.
+func neverRan(err error) bool {
+	text := err.Error()
+	return strings.HasSuffix(text, "statement from different database used") || strings.HasSuffix(text, "statement is closed")
 }

@@ -118,3 +118,28 @@ func TestInsertAfterACancelledOne(t *testing.T) {
 	}
 	wantRows(t, s, 3, 1)
 }
+
+// TestInsertAfterTheEnd: whether it was the last of a transaction's or not, a caller
+// recognizes that it comes too late.
+func TestInsertAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, before := range []int{0, 1} {
+		s := newStore(t)
+		tx, err := s.db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range before {
+			if err := s.Insert(t.Context(), tx, newMessages(1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Insert(t.Context(), tx, newMessages(1)); !errors.Is(err, sql.ErrTxDone) {
+			t.Errorf("after %d in the transaction: %v, want sql.ErrTxDone", before, err)
+		}
+		wantRows(t, s, before, 1)
+	}
+}
