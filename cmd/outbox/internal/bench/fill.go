@@ -12,8 +12,12 @@ import (
 	"github.com/outbox-go/outbox/internal/measure"
 )
 
-// fillBatch is the number of messages of a transaction.
-const fillBatch = 1000
+// fillBatch returns the number of messages of a transaction, whose payloads are bounded
+// by bytes, too: they are parameters of one statement.
+func fillBatch(payload int) int {
+	const most, mostBytes = 1000, 16 << 20
+	return max(1, min(most, mostBytes/max(1, payload)))
+}
 
 // filling is what was emitted.
 type filling struct {
@@ -24,13 +28,14 @@ type filling struct {
 // fill emits all messages of load, in the order of their numbers, after a tenth of them, at
 // most a batch, that is rolled back.
 func (f *filling) fill(ctx context.Context, d *scratch.Database, load measure.Load) error {
-	undone := messages(&load, load.Messages, min(fillBatch, load.Messages/10))
+	most := fillBatch(load.Payload)
+	undone := messages(&load, load.Messages, min(most, load.Messages/10))
 	if err := rollBack(ctx, d, undone); err != nil {
 		return err
 	}
 	f.rolledBack = len(undone)
 	for f.committed < load.Messages {
-		batch := messages(&load, f.committed, min(fillBatch, load.Messages-f.committed))
+		batch := messages(&load, f.committed, min(most, load.Messages-f.committed))
 		if err := d.Store.Insert(ctx, batch); err != nil {
 			return err
 		}
