@@ -25,7 +25,9 @@ func NATS(ctx context.Context, s *work.Settings) (took time.Duration, arrived in
 		return 0, 0, err
 	}
 	defer nc.Close()
-	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(s.Window))
+	var refused atomic.Pointer[error]
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(s.Window),
+		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, _ *nats.Msg, err error) { refused.Store(&err) }))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -42,6 +44,9 @@ func NATS(ctx context.Context, s *work.Settings) (took time.Duration, arrived in
 		err = publishRaw(ctx, nc, s)
 	} else {
 		err = publishAsync(ctx, js, s)
+	}
+	if failed := refused.Load(); failed != nil {
+		err = errors.Join(err, *failed)
 	}
 	if err != nil {
 		return 0, 0, err
@@ -64,27 +69,17 @@ func message(s *work.Settings, load *measure.Load, n int) *nats.Msg {
 
 func publishAsync(ctx context.Context, js jetstream.JetStream, s *work.Settings) error {
 	load := s.Load()
-	acks := make([]jetstream.PubAckFuture, 0, load.Messages)
 	for n := range load.Messages {
-		ack, err := js.PublishMsgAsync(message(s, &load, n), jetstream.WithStallWait(s.Timeout))
-		if err != nil {
+		if _, err := js.PublishMsgAsync(message(s, &load, n), jetstream.WithStallWait(s.Timeout)); err != nil {
 			return err
 		}
-		acks = append(acks, ack)
 	}
 	select {
 	case <-js.PublishAsyncComplete():
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	for _, ack := range acks {
-		select {
-		case err := <-ack.Err():
-			return err
-		default:
-		}
-	}
-	return nil
 }
 
 // publishRaw counts what the server answers.
