@@ -1,14 +1,8 @@
 package postgres
 
 import (
-	"cmp"
 	"context"
-	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
-
-	"github.com/outbox-go/outbox/store"
 )
 
 // Shards is the number of shards; the column shard of the table counts on it.
@@ -84,29 +78,6 @@ func (c *Core) id(owner string) string {
 
 // carried are the columns that a message keeps wherever it goes.
 const carried = `id, topic, key, tenant, type, version, content_type, headers, payload, created_at, deliver_at, expires_at, route`
-
-// refArrays returns positions and ids, in one order for all relays, so that two that
-// settle the same rows, after a take-over, do not lock them crosswise.
-func refArrays(refs []store.Ref) (positionArray, idArray string) {
-	refs = slices.Clone(refs)
-	slices.SortFunc(refs, func(a, b store.Ref) int { return cmp.Compare(a.Position, b.Position) })
-	var positions, ids strings.Builder
-	positions.Grow(len(refs)*10 + 2)
-	ids.Grow(len(refs)*38 + 2)
-	for i, ref := range refs {
-		sep := byte(',')
-		if i == 0 {
-			sep = '{'
-		}
-		positions.WriteByte(sep)
-		positions.WriteString(strconv.FormatInt(ref.Position, 10))
-		ids.WriteByte(sep)
-		ids.WriteString(ref.ID)
-	}
-	positions.WriteByte('}')
-	ids.WriteByte('}')
-	return positions.String(), ids.String()
-}
 
 // Check reports what the database lacks for a relay.
 func (c *Core) Check(ctx context.Context) error { return Check(ctx, c.db, c.names) }

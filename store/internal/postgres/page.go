@@ -38,6 +38,7 @@ func (p *pageReader) scan(rows Rows) error {
 		row.Route = p.route
 		size := row.Size()
 		if p.request.MaxBytes > 0 && n > 0 && p.bytes+size > p.request.MaxBytes {
+			p.rows[n] = store.Row{} // its payload would stay as long as the page
 			p.rows, p.cut = p.rows[:n], true
 			break
 		}

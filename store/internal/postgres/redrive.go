@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/outbox-go/outbox/store"
 )
@@ -122,6 +124,27 @@ func (c *Core) Retry(ctx context.Context, refs []store.Ref) (int, error) {
 		return 0, fmt.Errorf("retry %d messages: %w", len(refs), err)
 	}
 	return n, nil
+}
+
+// refArrays returns positions and ids, of which each pair names a row: a position alone
+// may have been given to another message, after a restore.
+func refArrays(refs []store.Ref) (positionArray, idArray string) {
+	var positions, ids strings.Builder
+	positions.Grow(len(refs)*10 + 2)
+	ids.Grow(len(refs)*38 + 2)
+	for i, ref := range refs {
+		sep := byte(',')
+		if i == 0 {
+			sep = '{'
+		}
+		positions.WriteByte(sep)
+		positions.WriteString(strconv.FormatInt(ref.Position, 10))
+		ids.WriteByte(sep)
+		ids.WriteString(ref.ID)
+	}
+	positions.WriteByte('}')
+	ids.WriteByte('}')
+	return positions.String(), ids.String()
 }
 
 // change runs two statements with the same arguments in a transaction, the second of
