@@ -29,14 +29,14 @@ func (a *app) benchEmit() *cobra.Command {
 row, which no other transaction touches, and inserts one row with a primary key; the message has a key and
 --payload bytes. Nothing relays: the outbox is emptied between the slices.
 
-Each round runs a slice of every variant, beginning with another one each time. Ratios are those of each
-round, and of them the median. Each variant is compared with "none", the transaction whose statements take
+Each round runs a slice of every variant, in an order of its own. Ratios are those of each round, and of
+them the median, with --json also the least and the greatest. Each variant is compared with "none", the transaction whose statements take
 a round trip each, and with its counterpart: the one without the outbox that sends its statements likewise.
 
 On PostgreSQL a relay that waits to be notified has transactions notify as they commit, which has commits
 wait for one another, but for those of InTx. A relay that is busy, with 3,000 messages a second or more,
-switches that off. So variants come with notifications off, and as *-armed with them on. Another
-connection listens all the time.
+switches that off. So variants come with notifications off, and as *-armed with them on: the
+database is set as a busy or an idle relay would leave it. Another connection listens all the time.
 
 On SQLite there is one connection, and the variants are with synchronous = FULL, as sqlstore.SQLiteDSN
 has it, and NORMAL.

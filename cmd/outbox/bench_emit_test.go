@@ -18,15 +18,15 @@ func TestBenchEmitCommand(t *testing.T) {
 	var result struct {
 		Variants []struct {
 			Name  string
-			Ratio float64
+			Ratio struct{ Median float64 }
 		}
 		Committed int
-		Cost      *float64 `json:"wake_up_cost"`
+		Cost      any `json:"wake_up_cost"`
 	}
 	if err := json.Unmarshal([]byte(got.stdout), &result); err != nil {
 		t.Fatalf("%v: %s", err, got.stdout)
 	}
-	if len(result.Variants) != 4 || result.Variants[0].Name != "none" || result.Variants[0].Ratio != 1 || result.Committed == 0 || result.Cost != nil {
+	if len(result.Variants) != 4 || result.Variants[0].Name != "none" || result.Variants[0].Ratio.Median != 1 || result.Committed == 0 || result.Cost != nil {
 		t.Errorf("got %s", got.stdout)
 	}
 	for _, name := range []string{"cpu.pprof", "heap.pprof", "allocs.pprof"} {
@@ -36,7 +36,7 @@ func TestBenchEmitCommand(t *testing.T) {
 	}
 	url := testenv.Postgres(t).NewDatabase(t)
 	call(t, nil, "", "bench", "emit", "--rounds", "1", "--slice", "10ms", "--connections", "2", "--database-url", url).
-		want(t, 0, "on PostgreSQL", "none-one-batch", "intx-armed", "Wake takes", "lost 0, phantom 0")
+		want(t, 0, "on PostgreSQL", "none-one-batch", "intx-armed", "Wake takes", "by InTx", "lost 0, phantom 0")
 }
 
 func TestBenchEmitReportsAllBadFlags(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -181,10 +182,10 @@ func (r *emitRun) warmUp(ctx context.Context) error {
 	return nil
 }
 
-// round runs a slice of each variant, beginning with another one each time.
+// round runs a slice of each variant, in an order of the round's own: in the same one
+// each variant would always bear what the one before it has left.
 func (r *emitRun) round(ctx context.Context, round int) error {
-	for i := range r.variants {
-		v := (i + round) % len(r.variants)
+	for _, v := range rand.New(rand.NewPCG(uint64(round), 0)).Perm(len(r.variants)) { //nolint:gosec // a number from 0, and no secret
 		slice, err := r.slice(ctx, &r.variants[v], r.Slice)
 		if err != nil {
 			return err
@@ -219,15 +220,15 @@ func (r *emitRun) slice(ctx context.Context, v *emitVariant, length time.Duratio
 	return s, r.bed.clear(ctx)
 }
 
-// onAll runs transactions on all connections as long as more reports true, and returns
-// how many were committed.
+// onAll runs transactions on all connections, at least one on each, as long as more
+// reports true, and returns how many were committed.
 func (r *emitRun) onAll(ctx context.Context, v *emitVariant, more func() bool) (int, error) {
 	var running sync.WaitGroup
 	committed, errs := make([]int, r.Connections), make([]error, r.Connections)
 	for row := range r.Connections {
 		running.Go(func() {
 			n := 0
-			for ctx.Err() == nil && more() {
+			for ctx.Err() == nil && (n == 0 || more()) {
 				if errs[row] = v.run(ctx, emitTx{row: row, id: r.nextID.Add(1)}); errs[row] != nil {
 					break
 				}

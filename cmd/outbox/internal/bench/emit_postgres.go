@@ -14,8 +14,8 @@ import (
 	"github.com/outbox-go/outbox/store/pgxstore"
 )
 
-// Modes of [emitPostgres]: what an idle relay of another process, or a busy one, has
-// the database do at a commit.
+// Modes of [emitPostgres]: as an idle relay of another process, or a busy one, leaves
+// the database. No relay runs.
 const (
 	armed    = "armed"
 	disarmed = "disarmed"
@@ -122,7 +122,6 @@ func (e *emitPostgres) variants() []emitVariant {
 		{"emit", "none, Emit and Wake", "none", disarmed, wakes(e.single(true))},
 		{"emit-no-wake", "none and Emit", "none", disarmed, e.single(true)},
 		{"emit-armed", "emit while a relay waits", "none", armed, wakes(e.single(true))},
-		{"emit-armed-no-wake", "the same without Wake", "none", armed, e.single(true)},
 		{"intx", "none in InTx, with Emit", "none", disarmed, e.inTx},
 		{"intx-armed", "intx while a relay waits", "none", armed, e.inTx},
 		{"batch", "none-batch, the message in the batch too", "none-batch", disarmed, wakes(e.batch(true))},

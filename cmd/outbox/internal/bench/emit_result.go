@@ -19,11 +19,13 @@ type EmitResult struct {
 	Lost       int           `json:"lost"`    // committed without their message
 	Phantom    int           `json:"phantom"` // messages of what was not committed
 
-	// WakeUpCost is the share of the rate that Wake after the commit takes, while a
-	// busy relay has notifications off and while an idle one has them on: of emit
-	// against emit-no-wake, the median of the rounds. On PostgreSQL alone.
-	WakeUpCost      *float64 `json:"wake_up_cost,omitempty"`
-	WakeUpCostArmed *float64 `json:"wake_up_cost_armed,omitempty"`
+	// WakeUpCost is the share of the rate that Wake after the commit takes while no
+	// relay waits: of emit against emit-no-wake. The others are what it takes that a
+	// relay waits to be notified: of emit-armed against emit, and of intx-armed against
+	// intx. On PostgreSQL alone.
+	WakeUpCost          *EmitSpread `json:"wake_up_cost,omitempty"`
+	WakeUpCostArmed     *EmitSpread `json:"wake_up_cost_armed,omitempty"`
+	WakeUpCostInTxArmed *EmitSpread `json:"wake_up_cost_intx_armed,omitempty"`
 
 	Conditions Conditions   `json:"conditions"`
 	Settings   EmitSettings `json:"settings"`
@@ -38,17 +40,16 @@ type EmitSettings struct {
 	Payload     int     `json:"payload_bytes"`
 }
 
-// EmitVariant is what a variant has shown. The ratios are medians of those in each
-// round.
+// EmitVariant is what a variant has shown. The ratios are those in each round.
 type EmitVariant struct {
 	Name                  string     `json:"name"`
 	TransactionsPerSecond EmitSpread `json:"transactions_per_second"`
 
 	// Ratio is the rate against that of none, and RatioToCounterpart against that of
 	// Counterpart, the variant without the outbox that sends its statements likewise.
-	Ratio              float64 `json:"ratio"`
-	Counterpart        string  `json:"counterpart"`
-	RatioToCounterpart float64 `json:"ratio_to_counterpart"`
+	Ratio              EmitSpread `json:"ratio"`
+	Counterpart        string     `json:"counterpart"`
+	RatioToCounterpart EmitSpread `json:"ratio_to_counterpart"`
 
 	means string
 }
@@ -67,7 +68,7 @@ func (r *emitRun) result(conditions Conditions) *EmitResult {
 	}
 	result := &EmitResult{
 		Committed: r.committed, RolledBack: r.rolledBk, Lost: r.lost, Phantom: r.phantom,
-		WakeUpCost: r.cost("emit", "emit-no-wake"), WakeUpCostArmed: r.cost("emit-armed", "emit-armed-no-wake"),
+		WakeUpCost: r.cost("emit", "emit-no-wake"), WakeUpCostArmed: r.cost("emit-armed", "emit"), WakeUpCostInTxArmed: r.cost("intx-armed", "intx"),
 		Conditions: conditions,
 		Settings: EmitSettings{
 			Database: database, Connections: r.Connections, Rounds: r.Rounds, SliceMS: float64(r.Slice.Microseconds()) / 1000, Payload: r.Payload,
@@ -96,22 +97,23 @@ func (r *emitRun) place(name string) int {
 	return slices.IndexFunc(r.variants, func(v emitVariant) bool { return v.name == name })
 }
 
-// ratio returns the median of the rate of one against that of the other in each round.
-func (r *emitRun) ratio(one, other string) float64 {
+// ratio returns the spread of the rate of one against that of the other in each round.
+func (r *emitRun) ratio(one, other string) EmitSpread {
 	ratios, others := r.rates(r.place(one)), r.rates(r.place(other))
 	for i := range ratios {
 		ratios[i] /= others[i]
 	}
-	return round(spreadOf(ratios).Median, 3)
+	return spreadOf(ratios).rounded(3)
 }
 
 // cost returns the share of the rate of without that one lacks, nil if one of them is none of
 // the variants.
-func (r *emitRun) cost(one, without string) *float64 {
+func (r *emitRun) cost(one, without string) *EmitSpread {
 	if r.place(one) < 0 || r.place(without) < 0 {
 		return nil
 	}
-	cost := round(1-r.ratio(one, without), 3)
+	ratio := r.ratio(one, without)
+	cost := EmitSpread{Median: 1 - ratio.Median, Min: 1 - ratio.Max, Max: 1 - ratio.Min}.rounded(3)
 	return &cost
 }
 
@@ -124,6 +126,10 @@ func spreadOf(values []float64) EmitSpread {
 		median = (values[middle-1] + values[middle]) / 2
 	}
 	return EmitSpread{Median: median, Min: values[0], Max: values[len(values)-1]}
+}
+
+func (s EmitSpread) rounded(digits int) EmitSpread {
+	return EmitSpread{round(s.Median, digits), round(s.Min, digits), round(s.Max, digits)}
 }
 
 func round(x float64, digits int) float64 {
@@ -145,7 +151,7 @@ func (r *EmitResult) WriteJSON(w io.Writer) error {
 	rounded.Variants = slices.Clone(r.Variants)
 	for i := range rounded.Variants {
 		s := &rounded.Variants[i].TransactionsPerSecond
-		s.Median, s.Min, s.Max = round(s.Median, 1), round(s.Min, 1), round(s.Max, 1)
+		*s = s.rounded(1)
 	}
 	return json.NewEncoder(w).Encode(&rounded)
 }
@@ -158,7 +164,7 @@ func (r *EmitResult) WriteTable(w io.Writer) error {
 	fmt.Fprintf(&b, "  %-20s %14s %15s %8s %8s\n", "", "transactions/s", "least to most", "of none", "of")
 	for _, v := range r.Variants {
 		s := v.TransactionsPerSecond
-		fmt.Fprintf(&b, "  %-20s %14.0f %15s %8.2f %8.2f  %s\n", v.Name, s.Median, fmt.Sprintf("%.0f-%.0f", s.Min, s.Max), v.Ratio, v.RatioToCounterpart, v.Counterpart)
+		fmt.Fprintf(&b, "  %-20s %14.0f %15s %8.2f %8.2f  %s\n", v.Name, s.Median, fmt.Sprintf("%.0f-%.0f", s.Min, s.Max), v.Ratio.Median, v.RatioToCounterpart.Median, v.Counterpart)
 	}
 	b.WriteByte('\n')
 	for _, v := range r.Variants {
@@ -166,7 +172,11 @@ func (r *EmitResult) WriteTable(w io.Writer) error {
 	}
 	b.WriteByte('\n')
 	if r.WakeUpCost != nil {
-		fmt.Fprintf(&b, "  Wake takes %.1f %% of the rate, and %.1f %% while a relay waits to be notified.\n", 100**r.WakeUpCost, 100**r.WakeUpCostArmed)
+		percent := func(s *EmitSpread) string {
+			return fmt.Sprintf("%.1f %% (%.1f to %.1f)", 100*s.Median, 100*s.Min, 100*s.Max)
+		}
+		fmt.Fprintf(&b, "  Wake takes %s of the rate while no relay waits.\n", percent(r.WakeUpCost))
+		fmt.Fprintf(&b, "  That a relay waits to be notified takes %s, by InTx %s.\n", percent(r.WakeUpCostArmed), percent(r.WakeUpCostInTxArmed))
 	}
 	fmt.Fprintf(&b, "  Committed %d, rolled back %d, messages lost %d, phantom %d.\n", r.Committed, r.RolledBack, r.Lost, r.Phantom)
 	_, err := io.WriteString(w, b.String())

@@ -32,7 +32,7 @@ func emitGood(t *testing.T, o EmitOptions) *EmitResult {
 	}
 	for _, v := range result.Variants {
 		s := v.TransactionsPerSecond
-		if s.Min <= 0 || s.Median < s.Min || s.Max < s.Median || v.Ratio <= 0 || v.RatioToCounterpart <= 0 {
+		if s.Min <= 0 || s.Median < s.Min || s.Max < s.Median || v.Ratio.Min <= 0 || v.RatioToCounterpart.Min <= 0 {
 			t.Errorf("got %+v", v)
 		}
 	}
@@ -64,13 +64,13 @@ func TestEmitOnPostgresLeavesNothing(t *testing.T) {
 	url := pg.NewDatabase(t)
 	result := emitGood(t, EmitOptions{DatabaseURL: url, Connections: 3})
 	want := []string{
-		"none", "none-batch", "none-one-batch", "emit", "emit-no-wake", "emit-armed", "emit-armed-no-wake",
+		"none", "none-batch", "none-one-batch", "emit", "emit-no-wake", "emit-armed",
 		"intx", "intx-armed", "batch", "one-batch", "one-batch-armed",
 	}
 	if diff := cmp.Diff(want, emitNames(result)); diff != "" {
 		t.Error(diff)
 	}
-	if result.WakeUpCost == nil || result.WakeUpCostArmed == nil {
+	if result.WakeUpCost == nil || result.WakeUpCostArmed == nil || result.WakeUpCostInTxArmed == nil {
 		t.Error("the cost of the wake-up is missing")
 	}
 	if schemas := pg.Exec(url, `SELECT nspname FROM pg_namespace WHERE nspname LIKE 'outbox%'`); len(schemas) > 0 {
@@ -155,17 +155,91 @@ func TestEmitComparesWithinARound(t *testing.T) {
 	// The machine halves its speed from round to round; the ratio does not change.
 	r.slices = [][]emitSlice{{{perSecond: 4000}, {perSecond: 2000}, {perSecond: 1000}}, {{perSecond: 3000}, {perSecond: 1500}, {perSecond: 750}}}
 	result := r.result(Conditions{})
-	want := EmitVariant{Name: "emit", TransactionsPerSecond: EmitSpread{1500, 750, 3000}, Ratio: 0.75, Counterpart: "none", RatioToCounterpart: 0.75}
+	ratio := EmitSpread{0.75, 0.75, 0.75}
+	want := EmitVariant{Name: "emit", TransactionsPerSecond: EmitSpread{1500, 750, 3000}, Ratio: ratio, Counterpart: "none", RatioToCounterpart: ratio}
 	if diff := cmp.Diff(want, result.Variants[1], cmp.AllowUnexported(EmitVariant{})); diff != "" {
 		t.Error(diff)
 	}
 }
 
+func TestEmitCostIsWhatTheRatioLacks(t *testing.T) {
+	t.Parallel()
+	r := &emitRun{variants: []emitVariant{{name: "with"}, {name: "without"}}}
+	r.slices = [][]emitSlice{{{perSecond: 90}, {perSecond: 102}, {perSecond: 98}}, {{perSecond: 100}, {perSecond: 100}, {perSecond: 100}}}
+	if diff := cmp.Diff(&EmitSpread{Median: 0.02, Min: -0.02, Max: 0.1}, r.cost("with", "without")); diff != "" {
+		t.Error(diff)
+	}
+	if cost := r.cost("with", "other"); cost != nil {
+		t.Errorf("of a variant that is none: %v", cost)
+	}
+}
+
+// TestEmitShufflesRounds has each variant run once a round, and not always behind the same
+// other one.
+func TestEmitShufflesRounds(t *testing.T) {
+	t.Parallel()
+	bed := &noBed{}
+	const rounds = 20
+	r := &emitRun{EmitOptions: EmitOptions{Connections: 1}, bed: bed, slices: make([][]emitSlice, 3)}
+	for _, name := range []string{"a", "b", "c"} {
+		r.variants = append(r.variants, emitVariant{name: name, plain: name, mode: name, run: func(_ context.Context, tx emitTx) error {
+			bed.orders++
+			return tx.end()
+		}})
+	}
+	orders := map[string]bool{}
+	for round := range rounds {
+		bed.modes = ""
+		if err := r.round(t.Context(), round); err != nil {
+			t.Fatal(err)
+		}
+		orders[bed.modes] = true
+	}
+	if len(r.slices[0]) != rounds || len(orders) <= len(r.variants) { // as many as a rotation has
+		t.Errorf("%d slices of a variant in %d rounds, in the orders %v", len(r.slices[0]), rounds, orders)
+	}
+}
+
+// noBed notes in which modes it was prepared, and counts its transactions.
+type noBed struct {
+	emitBed
+
+	modes  string
+	orders int
+}
+
+func (b *noBed) prepare(_ context.Context, mode string) error {
+	b.modes += mode
+	b.orders = 0
+	return nil
+}
+
+// count leaves out the one that rolled back.
+func (b *noBed) count(context.Context) (emitCount, error) {
+	return emitCount{orders: b.orders - 1}, nil
+}
+
+func (b *noBed) clear(context.Context) error { return nil }
+
+// TestEmitCommitsInEachSlice has no rate of nothing, whose ratios JSON cannot bear.
+func TestEmitCommitsInEachSlice(t *testing.T) {
+	t.Parallel()
+	bed := &noBed{}
+	r := &emitRun{EmitOptions: EmitOptions{Connections: 1}, bed: bed}
+	v := emitVariant{name: "none", plain: "none", run: func(_ context.Context, tx emitTx) error {
+		bed.orders++
+		return tx.end()
+	}}
+	if s, err := r.slice(t.Context(), &v, 0); err != nil || s.committed != 1 || s.perSecond <= 0 {
+		t.Errorf("got %+v and %v, want one commit", s, err)
+	}
+}
+
 func TestEmitKeysOfJSON(t *testing.T) {
 	t.Parallel()
-	cost := 0.01
+	var cost EmitSpread
 	var out strings.Builder
-	result := EmitResult{Variants: []EmitVariant{{}}, WakeUpCost: &cost, WakeUpCostArmed: &cost}
+	result := EmitResult{Variants: []EmitVariant{{}}, WakeUpCost: &cost, WakeUpCostArmed: &cost, WakeUpCostInTxArmed: &cost}
 	if err := result.WriteJSON(&out); err != nil {
 		t.Fatal(err)
 	}
@@ -173,9 +247,12 @@ func TestEmitKeysOfJSON(t *testing.T) {
 		"committed", "conditions", "lost", "phantom", "rolled_back",
 		"settings", "settings.connections", "settings.database", "settings.payload_bytes", "settings.rounds", "settings.slice_ms",
 		"variants", "variants.counterpart", "variants.name", "variants.ratio", "variants.ratio_to_counterpart",
-		"variants.transactions_per_second", "variants.transactions_per_second.max", "variants.transactions_per_second.median",
-		"variants.transactions_per_second.min", "wake_up_cost", "wake_up_cost_armed",
+		"variants.transactions_per_second", "wake_up_cost", "wake_up_cost_armed", "wake_up_cost_intx_armed",
 	}
+	for _, spread := range []string{"variants.ratio", "variants.ratio_to_counterpart", "variants.transactions_per_second", "wake_up_cost", "wake_up_cost_armed", "wake_up_cost_intx_armed"} {
+		want = append(want, spread+".max", spread+".median", spread+".min")
+	}
+	slices.Sort(want)
 	if diff := cmp.Diff(want, keysOfJSON(t, out.String(), "conditions")); diff != "" {
 		t.Error(diff)
 	}
