@@ -18,10 +18,11 @@ func TestDrainPassesAMillionDeadRows(t *testing.T) {
 	s, pool, schema := openStore(t, nil)
 	names, err := postgres.NewNames(schema, "")
 	must(t, err)
+	table := pgx.Identifier{schema, "message"}.Sanitize()
+	exec(t, pool, "ALTER TABLE "+table+" SET UNLOGGED") // the log is not what is counted
 	old := begin(t, pool)
 	_, err = old.Exec(t.Context(), "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1", pgx.QueryExecModeSimpleProtocol)
 	must(t, err)
-	table := pgx.Identifier{schema, "message"}.Sanitize()
 	exec(t, pool, `INSERT INTO `+table+` (topic, payload) SELECT 'dead', '\x00' FROM generate_series(1, 1000000)`)
 	exec(t, pool, "DELETE FROM "+table)
 	tail := follow(t, s)
@@ -43,6 +44,11 @@ func TestDrainPassesAMillionDeadRows(t *testing.T) {
 	explain("tail", 300, settings, sql, args...)
 
 	r := store.ReadRequest{Shards: store.FirstShards(64), Limit: 1000}
+	settings, sql, args, err = postgres.ReadStatement(names, r)
+	must(t, err)
+	if got := explained(t, pool, string(settings), sql, args...); got < 5000 {
+		t.Errorf("a read from the start looks into %d buffers: the dead rows are not there", got)
+	}
 	refs := readRefs(t, s, &r) // passes the dead rows
 	costs := make([]int, 0, 4)
 	for len(costs) < 4 {
