@@ -117,6 +117,7 @@ func parse(name, what string, args []string, stderr io.Writer) (*work.Settings, 
 	f.IntVar(&s.Keys, "keys", 10_000, "keys, 0 for none")
 	f.IntVar(&s.Payload, "payload", 250, "bytes of a payload")
 	f.StringVar((*string)(&s.QueueType), "queue-type", string(rabbitmq.Quorum), "quorum or classic")
+	f.IntVar(&s.Topics, "topics", 1, "topics of watermill that messages are spread over by key, each with a forwarder")
 	f.IntVar(&s.Window, "window", 1000, "unanswered messages of amqp, nats and notify")
 	f.Float64Var(&s.Rate, "rate", 1000, "messages a second that a steady work offers")
 	f.DurationVar(&s.Duration, "duration", 10*time.Second, "of a steady work, without --warm-up")

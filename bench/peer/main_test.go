@@ -57,7 +57,8 @@ func TestSystemsDeliverAllMessages(t *testing.T) {
 		{"river", steady, []string{"--relay", "process"}, 300, false},
 		{"river", steady, []string{"--queue-type", "classic"}, 300, false},
 		{"watermill", drain, []string{"--messages", "500", "--hold-snapshot"}, 500, true},
-		{"watermill", steady, []string{"--relay", "process"}, 300, true},
+		{"watermill", drain, []string{"--messages", "500", "--topics", "3"}, 500, true},
+		{"watermill", steady, []string{"--relay", "process", "--topics", "3"}, 300, true},
 		{"notify", steady, nil, 300, true},
 	}
 	database := testenv.Postgres(t).NewDatabase(t)
@@ -144,14 +145,14 @@ func TestFaultsAreNamedAllAtOnce(t *testing.T) {
 	t.Parallel()
 	var discard bytes.Buffer
 	err := run(t.Context(), []string{
-		"river", steady, "--database-url=", "--broker-url=", "--keys=-1", "--payload=1", "--queue-type=x", "--window=0", "--rate=0",
+		"river", steady, "--database-url=", "--broker-url=", "--keys=-1", "--payload=1", "--queue-type=x", "--topics=0", "--window=0", "--rate=0",
 		"--duration=0", "--warm-up=-1s", "--emitters=0", "--hold=-1s", "--hold-share=2",
 	}, &discard, &discard)
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, flag := range []string{
-		"--database-url", "--broker-url", "--keys", "--payload", "--queue-type", "--window", "--rate is", "--duration is", "--warm-up", "--emitters",
+		"--database-url", "--broker-url", "--keys", "--payload", "--queue-type", "--topics", "--window", "--rate is", "--duration is", "--warm-up", "--emitters",
 		"--hold is", "--hold-share",
 	} {
 		if !strings.Contains(err.Error(), flag) {

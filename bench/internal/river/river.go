@@ -28,8 +28,8 @@ const (
 	// fetchCooldown is the least that River allows; it is also how often a client that
 	// inserts notifies the others at most.
 	fetchCooldown = river.FetchCooldownMin
-	// fetchPollInterval finds what no notification has told of.
-	fetchPollInterval = 10 * time.Millisecond
+	// fetchPollInterval finds what no notification has told of; it is the least, too.
+	fetchPollInterval = river.FetchPollIntervalMin
 	conns             = 20
 	backlogBatch      = 5000
 )

@@ -7,9 +7,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"os"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -25,7 +28,6 @@ import (
 )
 
 const (
-	topic = "messages" // that the forwarder takes messages from
 	group = "forwarder"
 
 	// batchSize is Watermill's default. The forwarder waits for the broker's confirm of
@@ -36,7 +38,7 @@ const (
 	// pollInterval is how often an empty table is looked at: Watermill is not notified.
 	pollInterval = time.Millisecond
 
-	channels     = 1 // of AMQP; the forwarder publishes one message at a time
+	channels     = 1 // of AMQP and each forwarder, which publishes one message at a time
 	backlogBatch = 1000
 	keyMetadata  = "key"
 )
@@ -77,19 +79,35 @@ func (s *System) Describe() work.Description {
 		Settings: map[string]string{
 			"schema": "DefaultPostgreSQLSchema", "subscribe_batch_size": strconv.Itoa(batchSize),
 			"poll_interval": pollInterval.String(), "confirm_delivery": "true", "channel_pool_size": strconv.Itoa(channels),
+			"topics": strconv.Itoa(s.settings.Topics),
 			"driver": "pgx/v5/stdlib", "publisher": "Watermill's own for AMQP",
 		},
 	}
 }
 
-// SetUp makes the tables of the topic.
+// topic returns the name of topic n, which a forwarder takes messages from.
+func topic(n int) string { return "messages_" + strconv.Itoa(n) }
+
+// topicOf returns the topic of an event: the messages of a key stay in order.
+func (s *System) topicOf(e work.Event) string {
+	if e.Key == "" {
+		return topic(e.Number % s.settings.Topics)
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(e.Key))
+	return topic(int(h.Sum32()) % s.settings.Topics)
+}
+
+// SetUp makes the tables of the topics.
 func (s *System) SetUp(ctx context.Context) error {
 	subscriber, err := s.subscriber()
 	if err != nil {
 		return err
 	}
-	if err := subscriber.SubscribeInitialize(topic); err != nil {
-		return err
+	for n := range s.settings.Topics {
+		if err := subscriber.SubscribeInitialize(topic(n)); err != nil {
+			return err
+		}
 	}
 	_, err = s.db.ExecContext(ctx, work.BusinessTable)
 	return err
@@ -101,8 +119,8 @@ func (s *System) subscriber() (*wmsql.Subscriber, error) {
 	}, s.logger)
 }
 
-// publisher returns what emits by db, a transaction or not.
-func (s *System) publisher(db wmsql.ContextExecutor) (*forwarder.Publisher, error) {
+// publisher returns what emits to a topic by db, a transaction or not.
+func (s *System) publisher(db wmsql.ContextExecutor, topic string) (*forwarder.Publisher, error) {
 	p, err := wmsql.NewPublisher(db, wmsql.PublisherConfig{SchemaAdapter: s.schema}, s.logger)
 	if err != nil {
 		return nil, err
@@ -118,25 +136,57 @@ func messageOf(e work.Event) *message.Message {
 
 // Fill inserts many rows a statement.
 func (s *System) Fill(_ context.Context, load measure.Load) error {
-	p, err := s.publisher(s.db)
-	if err != nil {
-		return err
-	}
-	batch := make([]*message.Message, 0, backlogBatch)
-	for n := range load.Messages {
-		if batch = append(batch, messageOf(work.EventOf(&load, n))); len(batch) < backlogBatch && n < load.Messages-1 {
-			continue
-		}
-		if err := p.Publish(measure.Topic, batch...); err != nil {
+	batches := map[string][]*message.Message{} // by topic
+	flush := func(topic string) error {
+		p, err := s.publisher(s.db, topic)
+		if err != nil {
 			return err
 		}
-		batch = batch[:0]
+		batch := batches[topic]
+		delete(batches, topic)
+		return p.Publish(measure.Topic, batch...)
 	}
-	return nil
+	for n := range load.Messages {
+		e := work.EventOf(&load, n)
+		topic := s.topicOf(e)
+		batches[topic] = append(batches[topic], messageOf(e))
+		if len(batches[topic]) == backlogBatch {
+			if err := flush(topic); err != nil {
+				return err
+			}
+		}
+	}
+	var errs []error
+	for topic := range batches {
+		errs = append(errs, flush(topic))
+	}
+	return errors.Join(errs...)
 }
 
-// Relay runs the forwarder.
-func (s *System) Relay(ctx context.Context, ready func()) (err error) {
+// Relay runs a forwarder for each topic.
+func (s *System) Relay(ctx context.Context, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make([]error, s.settings.Topics)
+	var starting atomic.Int64
+	starting.Store(int64(s.settings.Topics))
+	var running sync.WaitGroup
+	for n := range errs {
+		running.Go(func() {
+			defer cancel() // the end of one is the end of all
+			errs[n] = s.forward(ctx, topic(n), func() {
+				if starting.Add(-1) == 0 {
+					ready()
+				}
+			})
+		})
+	}
+	running.Wait()
+	return errors.Join(errs...)
+}
+
+// forward runs the forwarder of a topic.
+func (s *System) forward(ctx context.Context, topic string, ready func()) (err error) {
 	subscriber, err := s.subscriber()
 	if err != nil {
 		return err
@@ -203,7 +253,7 @@ func (e *emitter) Emit(ctx context.Context, event work.Event, end func() error) 
 	if _, err := tx.ExecContext(ctx, work.BusinessInsert, event.Number); err != nil {
 		return err
 	}
-	p, err := e.system.publisher(tx)
+	p, err := e.system.publisher(tx, e.system.topicOf(event))
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ const readyLine = "ready"
 func childArgs(system System, s *Settings) []string {
 	return []string{
 		system.Describe().Name, ChildCommand, "--name", s.Name, "--queue-type", string(s.QueueType),
-		"--window", strconv.Itoa(s.Window),
+		"--window", strconv.Itoa(s.Window), "--topics", strconv.Itoa(s.Topics),
 	}
 }
 

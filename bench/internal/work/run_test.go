@@ -52,7 +52,7 @@ func TestRunEndsWithItsRelay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := &Settings{
-				DatabaseURL: database, BrokerURL: broker, Name: NewName(), QueueType: rabbitmq.Classic, Window: 1,
+				DatabaseURL: database, BrokerURL: broker, Name: NewName(), QueueType: rabbitmq.Classic, Window: 1, Topics: 1,
 				Messages: 1, Payload: 100, Rate: 1000, Duration: 10 * time.Millisecond, Emitters: 1, Timeout: time.Minute,
 			}
 			if err := s.Validate(steady); err != nil {

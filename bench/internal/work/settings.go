@@ -28,6 +28,10 @@ type Settings struct {
 	Payload   int                `json:"payload_bytes"`
 	QueueType rabbitmq.QueueType `json:"queue_type"`
 
+	// Topics is over how many topics Watermill's messages are spread by their keys, each
+	// with a forwarder of its own.
+	Topics int `json:"topics"`
+
 	// Window is how many messages a relay that has a window leaves unanswered.
 	Window int `json:"window"`
 
@@ -70,6 +74,7 @@ func (s *Settings) Validate(steady bool) error {
 	fault(s.Keys < 0, "--keys is %d, want 0 for none or more", s.Keys)
 	fault(s.Payload < measure.MinPayload, "--payload is %d, want %d bytes or more", s.Payload, measure.MinPayload)
 	fault(s.QueueType != rabbitmq.Quorum && s.QueueType != rabbitmq.Classic, "--queue-type is %q, want quorum or classic", s.QueueType)
+	fault(s.Topics < 1, "--topics is %d, want 1 or more", s.Topics)
 	fault(s.Window < 1, "--window is %d, want 1 or more", s.Window)
 	if steady {
 		fault(!(s.Rate > 0), "--rate is %v, want more than 0", s.Rate)
