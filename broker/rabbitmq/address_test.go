@@ -128,6 +128,52 @@ func TestConnectionsMoveToAnotherHost(t *testing.T) {
 	}
 }
 
+// TestHostThatFailsInBetween is cut off by the first host anywhere between connecting
+// and being ready, and comes to the second with what it has.
+func TestHostThatFailsInBetween(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		begins func(t *testing.T, address string) (end func())
+	}{
+		{"publisher", func(t *testing.T, address string) func() {
+			p := newPublisher(t, address, &PublisherConfig{Connection: quick, Unroutable: Accept})
+			if failed := publishAgain(t, p, testMessages("a", 1)); failed != nil {
+				t.Error(failed)
+			}
+			return func() { _ = p.Close() }
+		}},
+		{"subscriber", func(t *testing.T, address string) func() {
+			in := subscribe(t, address, &SubscriberConfig{Connection: quick}, all(1))
+			in.waitReady()
+			return func() {
+				in.end()
+				_ = in.waitEnd()
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			address, first, _ := twoHosts(t)
+			c.begins(t, address)() // what is to be there is
+			for bytes := int64(300); ; bytes += 8 {
+				cut := first.CutAfter(bytes)
+				end := c.begins(t, address)
+				ready := false
+				select {
+				case <-cut:
+				default:
+					ready = true // with the first: all have been tried
+				}
+				end()
+				if ready {
+					return
+				}
+			}
+		})
+	}
+}
+
 // TestSubscriptionWaitsForTheHostThatMayMend: one host that never will is not the
 // end of a subscription, all of them are.
 func TestSubscriptionWaitsForTheHostThatMayMend(t *testing.T) {

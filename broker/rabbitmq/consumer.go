@@ -95,9 +95,16 @@ func (c *consumer) finish() error {
 	return errSubscriberClosed
 }
 
+func newDelivery(conn *connection, ch *amqp.Channel, prefetch int) *delivery {
+	return &delivery{
+		conn: conn, channel: ch, arrived: newDeliveries(), ledger: newLedger(ch, prefetch),
+		closed: make(chan *amqp.Error, 1), ended: make(chan struct{}),
+	}
+}
+
 // open connects and begins to consume.
 func (c *consumer) open(ctx context.Context) (*delivery, error) {
-	d := &delivery{arrived: newDeliveries(), closed: make(chan *amqp.Error, 1), ended: make(chan struct{})}
+	var d *delivery
 	err := c.endpoint.connect(ctx, func(conn *connection) error {
 		if err := ensure(conn, c.config.Topology, c.config.entities(&c.sub)); err != nil {
 			return err
@@ -109,9 +116,9 @@ func (c *consumer) open(ctx context.Context) (*delivery, error) {
 		if err := ch.Qos(c.sub.Prefetch, 0, false); err != nil {
 			return fmt.Errorf("set prefetch: %w", err)
 		}
-		d.conn, d.channel = conn, ch
+		// One for each host: the library closes what it has been given.
+		d = newDelivery(conn, ch, c.sub.Prefetch)
 		ch.NotifyClose(d.closed)
-		d.ledger = newLedger(ch, c.sub.Prefetch)
 		queue := c.queue
 		if c.sub.DeadLetters {
 			queue = deadLetterQueue(queue)

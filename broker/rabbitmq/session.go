@@ -15,7 +15,6 @@ import (
 // end.
 type session struct {
 	conn          *connection
-	channel       *amqp.Channel
 	window        *window
 	maxProperties int
 	opened        time.Time
@@ -75,15 +74,20 @@ func (p *Publisher) shut() {
 	p.changed()
 }
 
-// open connects and makes the channel ready to publish.
-func (p *Publisher) open(ctx context.Context) (*session, error) {
-	s := &session{
+func newSession(c *connection) *session {
+	return &session{
+		conn:    c,
 		window:  newWindow(),
 		returns: make(chan amqp.Return, maxUnanswered),
 		blocks:  make(chan amqp.Blocking, 8),
 		closed:  make(chan *amqp.Error, 1),
 		failed:  make(chan error, 1),
 	}
+}
+
+// open connects and makes the channel ready to publish.
+func (p *Publisher) open(ctx context.Context) (*session, error) {
+	var s *session
 	err := p.endpoint.connect(ctx, func(c *connection) error {
 		ch, err := c.Channel()
 		if err != nil {
@@ -92,7 +96,8 @@ func (p *Publisher) open(ctx context.Context) (*session, error) {
 		if err := exchangeEntity(p.config.Exchange, amqp.ExchangeTopic).ensure(ch, p.config.Topology); err != nil {
 			return err
 		}
-		s.conn, s.channel = c, ch
+		// One for each host: the library closes what it has been given.
+		s = newSession(c)
 		c.NotifyBlocked(s.blocks)
 		ch.NotifyReturn(s.returns)
 		ch.NotifyClose(s.closed)
