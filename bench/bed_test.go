@@ -27,16 +27,18 @@ type size struct {
 	settle   time.Duration // until an idle relay has nothing left to do
 	watch    time.Duration // how long it is watched then
 	flags    map[string]string
-	short    bool // of Go benchmarks one operation of the cheapest
+	short    bool     // of Go benchmarks one operation of the cheapest
+	repeats  []string // sections that show nothing which another one does not, and are left out
 }
 
 // full is the size of the report, small that of a test of it, which only shows that
 // everything runs.
 var (
-	full  = size{rounds: 5, patience: 20 * time.Minute, rest: time.Second, settle: 20 * time.Second, watch: time.Minute}
+	full  = size{rounds: 5, patience: 20 * time.Minute, rest: time.Second, settle: 20 * time.Second, watch: 40 * time.Second}
 	small = size{
 		rounds: 1, messages: 300, patience: time.Minute, settle: 100 * time.Millisecond, watch: time.Second, short: true,
-		flags: map[string]string{"--duration": "500ms", "--warm-up": "100ms", "--slice": "10ms", "--idle-outboxes": "2", "--payload": "2000", "--connections": "4", "--rate": "100"},
+		repeats: []string{"drain-classic", "latency-1000"},
+		flags: map[string]string{"--duration": "500ms", "--warm-up": "100ms", "--rounds": "1", "--slice": "10ms", "--idle-outboxes": "2", "--payload": "2000", "--connections": "4", "--rate": "100"},
 	}
 )
 
@@ -59,7 +61,7 @@ func openBed(t *testing.T, s size) *bed {
 	rabbit := testenv.RabbitMQ(t)
 	b.addresses = map[string]string{
 		"DATABASE_URL": b.pg.NewDatabase(t), "RABBITMQ_URL": rabbit.NewVHost(t), "NATS_URL": startNATS(t),
-		"ROUNDS": fmt.Sprint(s.rounds),
+		"SLICES": fmt.Sprint(s.rounds * report.SlicesPerRound),
 	}
 	b.commit = commit(t)
 	b.machine = b.conditions(rabbit)
@@ -108,6 +110,7 @@ func (b *bed) conditions(rabbit *testenv.RabbitMQServer) []report.Condition {
 		{Name: "PostgreSQL", Value: b.postgres("SHOW server_version") + b.settings("fsync", "synchronous_commit", "shared_buffers")},
 		{Name: "RabbitMQ", Value: regexp.MustCompile(`[0-9.]+[0-9]`).FindString(rabbit.Eval(`rabbit_misc:version().`))},
 		{Name: "nats-server", Value: server.VERSION},
+		{Name: "file system of the data", Value: b.fileSystems(rabbit)},
 	}
 	info, err := buildinfo.ReadFile(b.programs["peer"])
 	must(b.t, err)
@@ -121,6 +124,25 @@ func (b *bed) conditions(rabbit *testenv.RabbitMQServer) []report.Condition {
 		}
 	}
 	return list
+}
+
+// fileSystems tells what the servers write to.
+func (b *bed) fileSystems(rabbit *testenv.RabbitMQServer) string {
+	b.t.Helper()
+	var kinds []string
+	for _, data := range []struct{ server, dir string }{
+		{"PostgreSQL", b.postgres("SHOW data_directory")},
+		{"RabbitMQ", strings.Trim(strings.TrimSpace(rabbit.Eval(`rabbit_mnesia:dir().`)), `"`)},
+		{"nats-server", os.TempDir()},
+	} {
+		out, err := exec.CommandContext(b.t.Context(), "df", "--output=fstype", data.dir).Output()
+		fields := strings.Fields(string(out)) // under a heading
+		if err != nil || len(fields) == 0 {
+			fields = []string{"unknown"} // no GNU df, or a server in a container
+		}
+		kinds = append(kinds, data.server+" "+fields[len(fields)-1])
+	}
+	return strings.Join(kinds, ", ")
 }
 
 func (b *bed) postgres(sql string) string {

@@ -26,7 +26,7 @@ func (b *bed) functions(ctx context.Context, _ *testing.T, s *report.Section, m 
 	for _, bench := range list {
 		args := []string{
 			"test", "-run", "^$", "-bench", "^Benchmark(" + strings.Join(bench.Names, "|") + ")$",
-			"-benchmem", "-benchtime", cmp.Or(bench.Time, "1s"), "-count", strconv.Itoa(b.rounds(s)), ".",
+			"-benchmem", "-benchtime", cmp.Or(bench.Time, "500ms"), "-count", strconv.Itoa(b.rounds(s)), ".",
 		}
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir = filepath.Join("..", bench.Dir)

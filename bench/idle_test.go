@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strconv"
 	"syscall"
 	"testing"
@@ -24,7 +23,7 @@ func (b *bed) idle(ctx context.Context, t *testing.T, s *report.Section, m *repo
 	own := *b
 	own.pg = pg
 	own.addresses = map[string]string{"DATABASE_URL": pg.NewDatabase(t), "RABBITMQ_URL": b.addresses["RABBITMQ_URL"]}
-	migrate := exec.CommandContext(ctx, own.programs["outbox"], "migrate", "--database-url", own.addresses["DATABASE_URL"])
+	migrate := own.command(ctx, []string{"outbox", "migrate", "--database-url", "$DATABASE_URL"})
 	if out, err := migrate.CombinedOutput(); err != nil {
 		return fmt.Errorf("migrate: %w\n%s", err, out)
 	}
@@ -40,8 +39,7 @@ func (b *bed) idle(ctx context.Context, t *testing.T, s *report.Section, m *repo
 
 // watchRelay runs a relay and returns what it uses when it has settled.
 func (b *bed) watchRelay(ctx context.Context, s *report.System) (map[string]float64, error) {
-	args := b.expand(s.Command)
-	cmd := exec.CommandContext(ctx, b.programs[args[0]], args[1:]...)
+	cmd := b.command(ctx, s.Command)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {

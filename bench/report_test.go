@@ -26,7 +26,7 @@ var (
 )
 
 // TestReport runs every section of the report. With -write it measures in full, which
-// takes well over an hour, and writes the report; without, it shows in a minute that
+// takes about an hour, and writes the report; without, it shows within a minute that
 // everything runs and that there is something to report:
 //
 //	go test -count=1 -run TestReport -timeout 3h -args -write ../docs/benchmarks.md
@@ -50,8 +50,8 @@ func TestReport(t *testing.T) {
 	}
 	var page strings.Builder
 	must(t, report.Write(&page, results))
-	if strings.Contains(page.String(), "ot measured") && *only == "" && !t.Failed() {
-		t.Errorf("not everything was measured:\n%s", &page)
+	if left := strings.Count(page.String(), "\nNot measured yet.\n"); left != len(sizeOf().repeats) && *only == "" && !t.Failed() {
+		t.Errorf("%d sections were not measured:\n%s", left, &page)
 	}
 }
 
@@ -60,6 +60,9 @@ func measureAll(t *testing.T, results report.Results) {
 	must(t, err)
 	b := openBed(t, sizeOf())
 	for _, s := range chosen {
+		if *only == "" && slices.Contains(b.size.repeats, s.ID) {
+			continue
+		}
 		t.Run(s.ID, func(t *testing.T) {
 			m, err := b.measure(t, s)
 			if err != nil {
@@ -123,7 +126,7 @@ func (b *bed) measure(t *testing.T, s *report.Section) (*report.Measurement, err
 	own.t, b = t, &own
 	rounds := b.rounds(s)
 	if s.OwnRounds {
-		rounds = b.size.rounds
+		rounds = b.size.rounds * report.SlicesPerRound
 	}
 	m := &report.Measurement{At: time.Now().UTC().Truncate(time.Second), Commit: b.commit, Rounds: rounds, Conditions: b.machine, Commands: b.shown(s)}
 	var err error

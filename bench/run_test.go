@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"slices"
@@ -14,18 +15,20 @@ import (
 	"time"
 
 	"github.com/outbox-go/outbox/bench/internal/report"
+	"github.com/outbox-go/outbox/bench/internal/work"
 )
 
 // section measures a section whose systems are all programs: each round runs each of
-// them once, and each round begins with another one.
+// them once, in an order of its own. In the same order, though it began elsewhere, each
+// would always bear what the one before it has left.
 func (b *bed) section(ctx context.Context, s *report.Section) ([]report.Run, error) {
 	var runs []report.Run
 	systems := slices.DeleteFunc(slices.Clone(s.Systems), func(s report.System) bool { return len(s.Command) == 0 })
 	for round := range b.rounds(s) {
-		first := round % len(systems)
-		for _, system := range slices.Concat(systems[first:], systems[:first]) {
+		for _, at := range rand.New(rand.NewPCG(uint64(round), 0)).Perm(len(systems)) { //nolint:gosec // a number from 0, and no secret
+			system := &systems[at]
 			b.calm()
-			got, err := b.run(ctx, &system, round)
+			got, err := b.run(ctx, system, round)
 			if err != nil {
 				return nil, fmt.Errorf("round %d, %s: %w", round+1, system.ID, err)
 			}
@@ -51,7 +54,7 @@ func (b *bed) run(ctx context.Context, s *report.System, round int) ([]report.Ru
 	ctx, cancel := context.WithTimeout(ctx, b.size.patience)
 	defer cancel()
 	args := b.arguments(s)
-	cmd := exec.CommandContext(ctx, b.programs[args[0]], b.expand(args[1:])...)
+	cmd := b.command(ctx, args)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
@@ -69,10 +72,44 @@ func (b *bed) run(ctx context.Context, s *report.System, round int) ([]report.Ru
 	return runs, nil
 }
 
+// variables are those that a program takes addresses from instead of flags: an address
+// has a password, and everybody can read a command line. `outbox bench` is told by flags; the servers of a measurement are
+// its own and end with it.
+var variables = map[string]map[string]string{
+	"peer":           {"--database-url": work.DatabaseVariable, "--broker-url": work.BrokerVariable},
+	"outbox relay":   {"--database-url": "OUTBOX_DATABASE_URL", "--broker-url": "OUTBOX_BROKER_URL"},
+	"outbox migrate": {"--database-url": "OUTBOX_DATABASE_URL"},
+}
+
+// command returns a program that is to be run with arguments in which names stand for
+// addresses.
+func (b *bed) command(ctx context.Context, args []string) *exec.Cmd {
+	instead := variables[args[0]]
+	if args[0] == "outbox" {
+		instead = variables["outbox "+args[1]]
+	}
+	env := os.Environ()
+	var left []string
+	expanded := b.expand(args)
+	for at := 1; at < len(expanded); at++ {
+		if variable, ok := instead[expanded[at]]; ok && at+1 < len(expanded) {
+			env = append(env, variable+"="+expanded[at+1])
+			at++
+			continue
+		}
+		left = append(left, expanded[at])
+	}
+	cmd := exec.CommandContext(ctx, b.programs[args[0]], left...) //nolint:gosec // a program of ours
+	cmd.Env = env
+	return cmd
+}
+
 // calm lets a run begin as the others do: what the last one left to be written is
 // written.
 func (b *bed) calm() {
-	b.pg.Exec(b.pg.URL(), "CHECKPOINT")
+	if b.pg != nil {
+		b.pg.Exec(b.pg.URL(), "CHECKPOINT")
+	}
 	time.Sleep(b.size.rest)
 }
 
@@ -103,7 +140,7 @@ func (b *bed) shown(s *report.Section) map[string]string {
 	for _, system := range s.Systems {
 		if len(system.Command) > 0 {
 			text := strings.Join(b.arguments(&system), " ")
-			commands[system.ID] = strings.ReplaceAll(text, "$ROUNDS", b.addresses["ROUNDS"])
+			commands[system.ID] = strings.ReplaceAll(text, "$SLICES", b.addresses["SLICES"])
 		}
 	}
 	return commands
@@ -193,7 +230,7 @@ func judge(s *report.System, runs []report.Run) error {
 // summary shows how a long measurement goes.
 func summary(values map[string]float64) string {
 	var parts []string
-	for _, name := range []string{report.Rate, report.Fading, report.P50, report.P99, report.RelayPeak, "duplicates"} {
+	for _, name := range []string{report.Rate, report.Fading, report.P50, report.P99, report.RelayPeak, report.Duplicates} {
 		if value, ok := values[name]; ok {
 			parts = append(parts, fmt.Sprintf("%s %.5g", name, value))
 		}

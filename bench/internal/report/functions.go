@@ -4,7 +4,7 @@ package report
 type Benchmark struct {
 	Dir   string   // from the root of the repository
 	Names []string // of the functions, without Benchmark
-	Time  string   // -benchtime; empty for Go's default
+	Time  string   // -benchtime; empty for half a second
 }
 
 // Benchmarks are the hot functions: what every message passes on its way.

@@ -127,6 +127,8 @@ func (s *Section) target(c *Comparison, m *Measurement) targetView {
 	switch {
 	case spread.Rounds == 0:
 		t.Reached = "not measured"
+	case !s.enough(m.Rounds):
+		t.Reached = "too few rounds"
 	case c.Reached(spread):
 		t.Reached = "yes"
 	default:

@@ -70,7 +70,7 @@ func TestSpreadOfAProgramWithRounds(t *testing.T) {
 
 func TestTargets(t *testing.T) {
 	t.Parallel()
-	m := measured([]float64{90, 80, 70}, []float64{100, 100, 100})
+	m := measured([]float64{90, 85, 80, 75, 70}, []float64{100, 100, 100, 100, 100})
 	ratio := Comparison{Title: "r", Of: Figure{"ours", Rate}, To: Figure{"limit", Rate}}
 	s := Section{ID: "s", Title: "S"}
 	for _, c := range []struct {
@@ -105,11 +105,28 @@ func TestFiguresAreWrittenForPeople(t *testing.T) {
 	}
 }
 
+// TestFewRoundsDecideNothing has one round less than what decides, in a section that has
+// all rounds and in one that has three.
+func TestFewRoundsDecideNothing(t *testing.T) {
+	t.Parallel()
+	ratio := Comparison{Of: Figure{"ours", Rate}, To: Figure{"limit", Rate}, AtLeast: 0.5}
+	for _, c := range []struct {
+		section, rounds int
+		want            string
+	}{{0, 4, "too few rounds"}, {0, 5, "yes"}, {3, 2, "too few rounds"}, {3, 3, "yes"}} {
+		s := Section{Rounds: c.section}
+		rates := slices.Repeat([]float64{1}, c.rounds)
+		if got := s.target(&ratio, measured(rates, rates)).Reached; got != c.want {
+			t.Errorf("%d rounds where the section has %d: %q, want %q", c.rounds, c.section, got, c.want)
+		}
+	}
+}
+
 // TestPageShowsWhatWasMeasured looks for each part of the page, and for what was not
 // measured.
 func TestPageShowsWhatWasMeasured(t *testing.T) {
 	t.Parallel()
-	m := measured([]float64{36000, 27000, 30000}, []float64{40000, 40000, 40000})
+	m := measured([]float64{36000, 27000, 30000, 30000, 30000}, []float64{40000, 40000, 40000, 40000, 40000})
 	m.Conditions = []Condition{{"processor", "a fast one"}}
 	m.Commands = map[string]string{"ours": "outbox bench drain"}
 	m.Runs = append(m.Runs, Run{System: "one more", Values: map[string]float64{Rate: 77}})
@@ -121,7 +138,7 @@ func TestPageShowsWhatWasMeasured(t *testing.T) {
 		"](#drain-quorum): outbox to `limit` | at least 0.9 | 0.750 (0.675–0.900) | **no** |",
 		"](#drain-quorum): outbox to River | at least 3 | – | not measured |",
 		"| processor | a fast one |",
-		"\n2026-11-22, 3 rounds, commit `abc`:\n\n```sh\noutbox bench drain\n```\n",
+		"\n2026-11-22, 5 rounds, commit `abc`:\n\n```sh\noutbox bench drain\n```\n",
 		"| **outbox**, 10,000 keys, strict | 30,000 (27,000–36,000) |",
 		"| `one more` | 77.0 |",
 		"\n\n<a id=\"idle\"></a>\n## An idle relay\n",
