@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/outbox-go/outbox"
 )
@@ -94,6 +95,7 @@ func (r *route) appendMessage(b []byte, m *outbox.Message, expiration string) []
 	b = endFrame(b, start)
 
 	most := r.frameSize - frameOverhead
+	b = slices.Grow(b, r.bodySize(len(m.Payload)))
 	for rest := m.Payload; len(rest) > 0; {
 		part := rest
 		if most > 0 && len(part) > most {
@@ -105,6 +107,15 @@ func (r *route) appendMessage(b []byte, m *outbox.Message, expiration string) []
 		b = endFrame(b, start)
 	}
 	return b
+}
+
+// bodySize returns how many bytes the frames of a payload take.
+func (r *route) bodySize(payload int) int {
+	frames := 1
+	if most := r.frameSize - frameOverhead; most > 0 {
+		frames = (payload + most - 1) / most
+	}
+	return payload + frames*frameOverhead
 }
 
 // beginFrame appends the head of a frame whose length is not known yet.

@@ -225,6 +225,23 @@ func TestMalformedDeliveriesAreRefused(t *testing.T) {
 	}
 }
 
+// A great message is copied once. Not parallel: it counts allocations.
+func TestGreatMessageGrowsTheBufferOnce(t *testing.T) {
+	m := benchMessage(1)
+	m.Payload = make([]byte, 4<<20)
+	for _, frameSize := range []int{0, greatestFrame} {
+		r := route{channel: 1, exchange: DefaultExchange, frameSize: frameSize}
+		room := make([]byte, 0, 4096)
+		var got []byte
+		if n := testing.AllocsPerRun(5, func() { got = r.appendMessage(room, &m, "") }); n != 1 {
+			t.Errorf("frames of %d bytes: %v allocations, want 1", frameSize, n)
+		}
+		if spare := cap(got) - len(got); spare > 64<<10 {
+			t.Errorf("frames of %d bytes: %d bytes too many", frameSize, spare)
+		}
+	}
+}
+
 // deep returns tables in tables.
 func deep(n int) string {
 	b := []byte{0, 0, 0, 0}

@@ -14,9 +14,10 @@ const socketBuffer = 256 << 10
 const flushTimeout = 250 * time.Millisecond
 
 // socket writes in the background, so that what is written while a system call
-// runs goes out with the next one: the library flushes after every message. Write
-// never fails: when the peer is gone the socket is closed, and the reader, which
-// finds out, ends the connection from its own goroutine.
+// runs goes out with the next one: each message, and each frame of the library's,
+// comes by a Write of its own. Write never fails: when the peer is gone the socket
+// is closed, and the reader, which finds out, ends the connection from its own
+// goroutine.
 type socket struct {
 	net.Conn
 	*tap
@@ -114,5 +115,8 @@ func (s *socket) flush() {
 			return
 		}
 		spare = out
+		if cap(spare) > 2*socketBuffer {
+			spare = nil // there was a great message, and may never be another
+		}
 	}
 }

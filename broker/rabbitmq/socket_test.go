@@ -33,6 +33,25 @@ func TestSocketKeepsOrderAndFlushesAtClose(t *testing.T) {
 	}
 }
 
+func TestSocketForgetsGreatBuffers(t *testing.T) {
+	t.Parallel()
+	ours, theirs := net.Pipe()
+	s := newSocket(ours)
+	for _, size := range []int64{16 * socketBuffer, 1} {
+		_, _ = s.Write(make([]byte, size))
+		if _, err := io.CopyN(io.Discard, theirs, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.mu.Lock()
+	kept := cap(s.pending) // what the great message was written from, when the second was taken
+	s.mu.Unlock()
+	if kept > 2*socketBuffer {
+		t.Errorf("a buffer of %d bytes is kept", kept)
+	}
+	s.abort()
+}
+
 func TestSocketIsFreedByAbort(t *testing.T) {
 	t.Parallel()
 	ours, theirs := net.Pipe() // nobody reads
