@@ -25,7 +25,9 @@ func (a *answers) take(f frame) bool {
 	case methodConfirmSelect:
 		a.s.route.channel = f.channel
 	case methodChannelClose:
-		a.p.halt(a.s)
+		if f.channel == a.s.route.channel {
+			a.p.halt(a.s)
+		}
 	case methodBasicAck, methodBasicNack:
 		if len(f.payload) < 13 {
 			return false

@@ -20,7 +20,7 @@ var (
 	errConnecting     = errors.New("rabbitmq: not connected yet")
 	errConfirmTimeout = errors.New("rabbitmq: the broker did not confirm in time")
 	errUnknownReturn  = errors.New("rabbitmq: the broker returned a message that was not published")
-	errUnknownConfirm = errors.New("rabbitmq: the broker confirmed out of order")
+	errUnknownConfirm = errors.New("rabbitmq: the broker confirmed what was not published")
 	errBlocked        = errors.New("rabbitmq: the broker blocks publishers because of a memory or disk alarm")
 	errLost           = errors.New("rabbitmq: connection lost")
 )

@@ -33,8 +33,8 @@ func special(name string) bool {
 	return strings.HasPrefix(name, firstDeath) || strings.HasPrefix(name, lastDeath)
 }
 
-// propertiesFault tells why m cannot be encoded as AMQP properties, or "". The
-// library would find out when half of the message is written.
+// propertiesFault tells why m cannot be encoded as AMQP properties, or "". A
+// longer one would be written with a length cut to a byte, and be read as garbage.
 func propertiesFault(m *outbox.Message) string {
 	for _, f := range [...]struct{ name, value string }{
 		{"topic", m.Topic}, {"id", m.ID}, {"content type", m.ContentType},

@@ -134,7 +134,13 @@ func TestNothingIsPublishedOnAClosedChannel(t *testing.T) {
 		written = true
 		l.writing.Unlock()
 	}()
+	l.s.route.channel = 1
 	closing := frame{frameMethod, 1, []byte{0, 20, 0, 40}}
+	other := closing
+	other.channel = 2
+	if (&answers{l.Publisher, l.s}).take(other) || l.s.over {
+		t.Error("the end of another channel is taken for that of the session's")
+	}
 	if (&answers{l.Publisher, l.s}).take(closing) {
 		t.Error("the library does not get the frame")
 	}
