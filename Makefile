@@ -43,7 +43,7 @@ race: deps ## run all tests with the race detector
 soak: deps ## run the tests that kill servers and processes, for long
 	@$(env); export OUTBOX_SOAK=1; $(call each,go test -count=1 -p 1 -timeout $(SOAKTIME) -run 'Soak|Crash|EffectsOnce|UnderFailure|FailPoints|FollowsTheModel|BrokerAway' $(FLAGS) ./...)
 
-bench: deps ## measure everything in an hour and write docs/benchmarks.md (ROUNDS=5), not by containers; SECTIONS=drain,idle measures these again
+bench: deps ## measure everything, an hour, and write docs/benchmarks.md (ROUNDS=5); SECTIONS=drain,idle measures these again
 	@$(env); cd bench && go test -count=1 -v -run '^TestReport$$' -timeout $(BENCHTIMEOUT) $(FLAGS) -args -write ../docs/benchmarks.md -rounds $(ROUNDS) $(if $(SECTIONS),-merge -only $(SECTIONS))
 
 fuzz: ## run every fuzz test (FUZZTIME=20s)

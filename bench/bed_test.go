@@ -38,7 +38,7 @@ var (
 	small = size{
 		rounds: 1, messages: 300, patience: time.Minute, settle: 100 * time.Millisecond, watch: time.Second, short: true,
 		repeats: []string{"drain-classic", "latency-1000"},
-		flags: map[string]string{"--duration": "500ms", "--warm-up": "100ms", "--rounds": "1", "--slice": "10ms", "--idle-outboxes": "2", "--payload": "2000", "--connections": "4", "--rate": "100"},
+		flags:   map[string]string{"--duration": "500ms", "--warm-up": "100ms", "--rounds": "1", "--slice": "10ms", "--idle-outboxes": "2", "--payload": "2000", "--connections": "4", "--rate": "100"},
 	}
 )
 

@@ -73,8 +73,8 @@ func (b *bed) run(ctx context.Context, s *report.System, round int) ([]report.Ru
 }
 
 // variables are those that a program takes addresses from instead of flags: an address
-// has a password, and everybody can read a command line. `outbox bench` is told by flags; the servers of a measurement are
-// its own and end with it.
+// has a password, and everybody can read a command line. `outbox bench` is told by
+// flags, the addresses of servers that are the measurement's own and end with it.
 var variables = map[string]map[string]string{
 	"peer":           {"--database-url": work.DatabaseVariable, "--broker-url": work.BrokerVariable},
 	"outbox relay":   {"--database-url": "OUTBOX_DATABASE_URL", "--broker-url": "OUTBOX_BROKER_URL"},
