@@ -85,16 +85,15 @@ func (s *Scratch) Schemas(ctx context.Context, url string, n int, logger *slog.L
 		return nil, err
 	}
 	pool := stores[0].(*wire.PostgresStore).Pool
-	s.onRemove(func(ctx context.Context) error {
-		var errs []error
-		for i, store := range stores {
-			if _, err := pool.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{configs[i].Schema}.Sanitize()+" CASCADE"); err != nil {
-				errs = append(errs, fmt.Errorf("drop schema %s, which remains: %w", configs[i].Schema, err))
+	for i, store := range stores { // each has its own time
+		s.onRemove(func(ctx context.Context) error {
+			_, err := pool.Exec(ctx, "DROP SCHEMA IF EXISTS "+pgx.Identifier{configs[i].Schema}.Sanitize()+" CASCADE")
+			if err != nil {
+				err = fmt.Errorf("drop schema %s, which remains: %w", configs[i].Schema, err)
 			}
-			errs = append(errs, store.Close()) // the last one closes the connections
-		}
-		return errors.Join(errs...)
-	})
+			return errors.Join(err, store.Close()) // the last one closes the connections
+		})
+	}
 	for _, store := range stores {
 		if err := store.Migrate(ctx); err != nil {
 			return nil, err
