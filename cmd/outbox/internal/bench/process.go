@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/program"
 	"github.com/outbox-go/outbox/internal/measure"
 )
 
@@ -24,6 +25,9 @@ type Process struct {
 	Keys    map[string]string
 
 	Stderr io.Writer
+
+	// Children are where the processes are ended at once, should this one be.
+	Children *program.Children
 }
 
 // children are relays that run in processes of their own.
@@ -75,12 +79,14 @@ func (c *children) start(ctx context.Context) error {
 		one := &child{cmd: exec.CommandContext(ctx, c.Executable, "relay"), ended: make(chan error, 1)} //nolint:gosec // this program itself
 		one.cmd.Env, one.cmd.Stderr, one.cmd.WaitDelay = environment, c.Stderr, processGrace
 		one.cmd.Cancel = func() error { return one.cmd.Process.Signal(syscall.SIGTERM) }
-		if err := one.cmd.Start(); err != nil {
+		endWithThis(one.cmd)
+		wait, err := c.Children.Start(one.cmd)
+		if err != nil {
 			return fmt.Errorf("start a relay: %w", err)
 		}
 		c.running = append(c.running, one)
 		go func() {
-			err := one.cmd.Wait()
+			err := wait()
 			if ctx.Err() == nil {
 				c.fail(errors.Join(errors.New("a relay's process has ended"), err))
 			}

@@ -1,11 +1,15 @@
 package bench
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outbox-go/outbox/cmd/outbox/internal/config"
+	"github.com/outbox-go/outbox/cmd/outbox/internal/program"
 	"github.com/outbox-go/outbox/cmd/outbox/internal/scratch"
 )
 
@@ -29,5 +33,34 @@ func TestEnvironmentOfARelay(t *testing.T) {
 		"OUTBOX_DATABASE_SCHEMA=x OUTBOX_DATABASE_URL=postgres://me:secret@h/d OUTBOX_RELAY_WINDOW=7"
 	if text := strings.Join(got, " "); text != want {
 		t.Errorf("got %s", text)
+	}
+}
+
+// A second signal ends this program at once: the relays that it has started, too, and
+// lets no other start.
+func TestRelaysEndWithTheProgram(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "relay.sh")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n"), 0o700); err != nil { //nolint:gosec // to run it
+		t.Fatal(err)
+	}
+	var all program.Children
+	failed := make(chan error, 1)
+	c := &children{
+		Process: Process{Executable: path, Children: &all},
+		drain:   &drain{traffic: &traffic{Options: &Options{Relays: 1}}, database: &scratch.Database{}, fail: func(err error) { failed <- err }},
+	}
+	if err := c.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all.Kill()
+	select {
+	case <-failed:
+	case <-time.After(10 * time.Second):
+		t.Error("the relay runs on")
+	}
+	_ = c.stop() // killed
+	if err := c.start(t.Context()); err == nil {
+		t.Error("a relay has started after all were ended")
 	}
 }

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"cmp"
 	"errors"
 	"os/exec"
 	"sync"
@@ -48,10 +49,20 @@ type process struct {
 	last  *time.Timer // to SIGKILL
 }
 
+// Start starts cmd as the leader of a process group, and returns what waits for its
+// end, which is to be called.
+func (c *Children) Start(cmd *exec.Cmd) (wait func() error, err error) {
+	p, err := c.start(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return p.wait, nil
+}
+
 // start starts cmd.
 func (c *Children) start(cmd *exec.Cmd) (*process, error) {
 	ownGroup(cmd)
-	cmd.WaitDelay = outputDelay
+	cmd.WaitDelay = cmp.Or(cmd.WaitDelay, outputDelay)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.killed {
