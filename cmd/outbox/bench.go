@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,9 @@ func (a *app) bench() *cobra.Command {
 Each run makes a schema (an SQLite file must not exist yet) and an exchange with its queue, or a stream, of
 its own, and removes them afterwards. Without URLs it uses an SQLite file and a JetStream server inside the
 process, in a temporary folder. It checks whether a message is lost, comes twice or out of order, and prints
-what it ran on. Only flags configure it: it reads neither variables nor a file.
+what it ran on. Flags configure it, and no file. URLs, which may have passwords, may stand in the variables
+OUTBOX_BENCH_DATABASE_URL and OUTBOX_BENCH_BROKER_URL instead, where other users of the machine do not see
+them. No other variable is read: nobody measures a server of production because its URL is there.
 
 A rate says something beside another one of the same machine and minute alone: compare "drain" with "limit",
 turn by turn, several times.`,
@@ -66,14 +69,41 @@ func (f *trafficFlags) add(a *app, flags *pflag.FlagSet, keys ...string) *config
 	flags.DurationVar(&f.timeout, "timeout", 0, "time after which to give up (default 2m and 2s for each 1,000 messages)")
 	flags.BoolVar(&f.json, "json", false, "print the result as one JSON object")
 	flags.StringVar(&f.profile, "profile", "", "`folder` for cpu.pprof, heap.pprof and allocs.pprof of this process, while it was measured")
-	given := a.keyFlags(flags, false, append(keys, "broker.url", "broker.queue_type", "broker.connections", "log")...)
-	flags.Lookup("broker-url").Usage = "amqp://, amqps:// or nats://, instead of a JetStream server in this process"
+	given := a.benchKeyFlags(flags, append(keys, "broker.url", "broker.queue_type", "broker.connections", "log")...)
 	flags.Lookup("queue-type").Usage = "quorum or classic (RabbitMQ); else quorum"
-	flags.Lookup("log-level").DefValue = "warn"
 	return given
 }
 
-// load reads the keys, and checks all that both commands have.
+// benchEnvPrefix is that of the variables that benchmarks read: not of those that the
+// other commands do, by which one would measure what they are for.
+const benchEnvPrefix = "OUTBOX_BENCH_"
+
+// benchEnv looks up the variables that benchmarks have.
+func (a *app) benchEnv(name string) (string, bool) {
+	switch name {
+	case benchEnvPrefix + "DATABASE_URL", benchEnvPrefix + "BROKER_URL":
+		return a.env(name)
+	}
+	return "", false
+}
+
+// benchKeyFlags adds flags for keys as keyFlags does, as benchmarks have them.
+func (a *app) benchKeyFlags(flags *pflag.FlagSet, names ...string) *configFlags {
+	c := a.keyFlags(flags, false, names...)
+	c.bench = true
+	for name, usage := range map[string]string{
+		"database-url": "postgres://, postgresql:// or sqlite:PATH, instead of a temporary SQLite file [" + benchEnvPrefix + "DATABASE_URL]",
+		"broker-url":   "amqp://, amqps:// or nats://, instead of a JetStream server in this process [" + benchEnvPrefix + "BROKER_URL]",
+	} {
+		if flag := flags.Lookup(name); flag != nil {
+			flag.Usage = usage
+		}
+	}
+	flags.Lookup("log-level").DefValue = "warn"
+	return c
+}
+
+// loadKeys reads the keys, and checks all that both commands have.
 func (f *trafficFlags) loadKeys(keys *configFlags) *config.Loaded {
 	if _, ok := keys.given["log.level"]; !ok {
 		keys.given["log.level"] = []string{"warn"}
@@ -103,10 +133,24 @@ func checkConsumed(l *config.Loaded) {
 	switch wire.BrokerKind(l.Broker.URL) {
 	case wire.Stdout, wire.HTTP, wire.STOMP:
 		l.Fault("broker.url", "delivers to no consumer here: use amqp://, amqps:// or nats://")
+	case wire.RabbitMQ:
+		checkOneHost(l)
 	case wire.JetStream:
 		if l.IsSet("broker.queue_type") {
 			l.Fault("broker.queue_type", "is of RabbitMQ: leave it out")
 		}
+	}
+}
+
+// checkOneHost reports a URL of RabbitMQ with several hosts. Relays try one after the
+// other; what makes and removes the names of a run does not.
+func checkOneHost(l *config.Loaded) {
+	_, hosts, _ := strings.Cut(l.Broker.URL, "://")
+	if end := strings.IndexAny(hosts, "/?#"); end >= 0 {
+		hosts = hosts[:end]
+	}
+	if strings.Contains(hosts[strings.LastIndex(hosts, "@")+1:], ",") {
+		l.Fault("broker.url", "has several hosts: name one of them here")
 	}
 }
 

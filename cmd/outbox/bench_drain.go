@@ -50,7 +50,6 @@ too long.`,
 	flags.IntVar(&f.idle, "idle-outboxes", 0, "outboxes in schemas of their own beside it, each with an idle relay in this process (PostgreSQL)")
 	keys := append(keysBelow("relay", "name", "route", "outboxes", "listen", "rename", "pipelined"), "database.url")
 	given := f.add(a, flags, keys...)
-	flags.Lookup("database-url").Usage = "postgres://, postgresql:// or sqlite:PATH, instead of a temporary SQLite file"
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if f.order == "pipelined" {
 			given.given["relay.pipelined"] = []string{"#"}
@@ -104,7 +103,7 @@ func (a *app) relayProcess(given *configFlags) (*bench.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &bench.Process{Executable: executable, Environ: a.environ, Keys: map[string]string{}, Stderr: a.stderr}
+	p := &bench.Process{Executable: executable, Environ: a.environ, Keys: map[string]string{}, Stderr: a.stderr, Children: &a.children}
 	for name, values := range given.given {
 		p.Keys[name] = strings.Join(values, ",")
 	}

@@ -55,9 +55,7 @@ rows. Exits with 1 if a message is lost or phantom (there though its transaction
 	flags.IntVar(&f.payload, "payload", 250, "bytes of a message's payload")
 	flags.StringVar(&f.profile, "profile", "", "`folder` to write cpu.pprof, heap.pprof and allocs.pprof of this process to")
 	flags.BoolVar(&f.json, "json", false, "print the result as one JSON object")
-	keys := a.keyFlags(flags, false, "database.url", "log")
-	flags.Lookup("database-url").Usage = "postgres://, postgresql:// or sqlite:PATH, instead of a temporary SQLite file"
-	flags.Lookup("log-level").DefValue = "warn"
+	keys := a.benchKeyFlags(flags, "database.url", "log")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.runBenchEmit(cmd, &f, keys) }
 	return cmd
 }

@@ -50,7 +50,8 @@ reported. The messages of a key are emitted on one connection, in the order in w
 --relay=here has the relay in this process. --relay=process has it in a process
 of its own, which the database notifies. --relay=none leaves it to a relay that drains the outbox in
 --database-schema already, to the exchange or stream that is named; there only a queue is made, and removed
-afterwards. Nothing else may be emitted to it meanwhile. PostgreSQL only.
+afterwards, but for the stream <stream>-dead of JetStream, which stays. Nothing else may be emitted to it
+meanwhile. PostgreSQL only.
 
 Transactions run by Outbox.InTx, which hands their messages to a relay of this process, if it can.
 
@@ -88,14 +89,11 @@ func (f *benchSteadyFlags) add(a *app, cmd *cobra.Command) *configFlags {
 	names := append(keysBelow("relay", "name", "route", "outboxes", "listen", "rename"),
 		"database.url", "database.schema", "database.table_prefix", "broker.url", "broker.exchange", "broker.stream", "broker.subject_prefix",
 		"broker.queue_type", "broker.connections", "log")
-	given := a.keyFlags(flags, false, names...)
-	flags.Lookup("database-url").Usage = "postgres://, postgresql:// or sqlite:PATH, instead of a temporary SQLite file"
-	flags.Lookup("broker-url").Usage = "amqp://, amqps:// or nats://, instead of a JetStream server in this process"
+	given := a.benchKeyFlags(flags, names...)
 	flags.Lookup("queue-type").Usage = "quorum or classic (RabbitMQ); else quorum"
 	for _, name := range benchElsewhereFlags {
 		flags.Lookup(name).Usage += ", with --relay=none"
 	}
-	flags.Lookup("log-level").DefValue = "warn"
 	return given
 }
 

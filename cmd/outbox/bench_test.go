@@ -161,7 +161,7 @@ func TestBenchTellsWhatIsKnownWhenTheTimeIsOver(t *testing.T) {
 	t.Parallel()
 	call(t, nil, "", "bench", "drain", "--messages", "5000000", "--timeout", "500ms", "--json").
 		want(t, exitFailure, "emit the backlog: the time is over", `"delivered":0`)
-	call(t, nil, "", "bench", "limit", "--messages", "50000000", "--timeout", "500ms", "--json").want(t, exitFailure, "the time is over", `"benchmark":"limit"`)
+	call(t, nil, "", "bench", "limit", "--messages", "1000000", "--timeout", "500ms", "--json").want(t, exitFailure, "the time is over", `"benchmark":"limit"`)
 }
 
 func TestBenchReportsAllBadFlags(t *testing.T) {
@@ -215,5 +215,26 @@ func TestBenchFailsIfThePromiseIsNotKept(t *testing.T) {
 		if err := report(measure.Verdict{OutOfOrder: 1}, reason); !errors.Is(err, reason) || err.Error() == reason.Error() {
 			t.Errorf("got %v, want what is wrong, too", err)
 		}
+	}
+}
+
+// Variables of the other commands are not read: one would measure what they are for.
+func TestBenchReadsURLsFromVariablesOfItsOwn(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{
+		"OUTBOX_DATABASE_URL": "x:", "OUTBOX_BENCH_DATABASE_URL": "mysql://h/d", "OUTBOX_BENCH_BROKER_URL": "stdout:", "OUTBOX_BENCH_LOG_LEVEL": "x",
+	}
+	for _, benchmark := range []string{"drain", "steady"} {
+		call(t, env, "", "bench", benchmark).want(t, exitUsage, "2 problems", "variable OUTBOX_BENCH_DATABASE_URL", "variable OUTBOX_BENCH_BROKER_URL")
+		call(t, env, "", "bench", benchmark, "--database-url", "sqlite:x.db", "--broker-url", "tcp://h").want(t, exitUsage, "flag --broker-url")
+	}
+	call(t, env, "", "bench", "emit").want(t, exitUsage, "variable OUTBOX_BENCH_DATABASE_URL")
+	call(t, env, "", "bench", "limit").want(t, exitUsage, "variable OUTBOX_BENCH_BROKER_URL")
+}
+
+func TestOnlyOneHostOfRabbitMQ(t *testing.T) {
+	t.Parallel()
+	for _, command := range [][]string{{"bench", "drain"}, {"bench", "limit"}, {"bench", "steady"}, {"demo"}} {
+		call(t, nil, "", append(command, "--broker-url", "amqp://a,b:c@h:5672,i:5672/v")...).want(t, exitUsage, "has several hosts: name one of them here")
 	}
 }

@@ -78,6 +78,7 @@ type configFlags struct {
 	flags *pflag.FlagSet
 	file  *string
 	given map[string][]string
+	bench bool // the command is a benchmark
 }
 
 // keyFlag is a flag that sets a key. It takes every text: all keys are checked
@@ -138,7 +139,7 @@ func (c *configFlags) withFile() *configFlags {
 }
 
 // load reads the configuration: from the flags alone, unless there is one that
-// names the file.
+// names the file. A benchmark has its variables.
 func (c *configFlags) load() *config.Loaded {
 	s := config.Sources{Flags: c.given}
 	if c.file != nil {
@@ -147,6 +148,9 @@ func (c *configFlags) load() *config.Loaded {
 		if path, ok := c.app.env("OUTBOX_CONFIG"); ok && s.File == "" {
 			s.File, s.FileOrigin = path, "variable OUTBOX_CONFIG"
 		}
+	}
+	if c.bench {
+		s.Env, s.EnvPrefix = c.app.benchEnv, benchEnvPrefix
 	}
 	return config.Load(s)
 }

@@ -62,8 +62,6 @@ interrupted or took too long.`,
 	return cmd
 }
 
-// demoKeys are the keys that the demo takes: not those that say what the program
-// drains, or that give messages other topics.
 func (a *app) runDemo(cmd *cobra.Command, f *demoFlags, keys *configFlags) error {
 	if _, ok := keys.given["log.level"]; !ok {
 		keys.given["log.level"] = []string{"warn"}
@@ -106,6 +104,8 @@ func checkDemo(l *config.Loaded, f *demoFlags) {
 		switch wire.BrokerKind(l.Broker.URL) {
 		case wire.Stdout, wire.HTTP, wire.STOMP:
 			l.Fault("broker.url", "delivers to no worker of the demo: use amqp://, amqps:// or nats://")
+		case wire.RabbitMQ:
+			checkOneHost(l)
 		}
 	}
 	within(l, "--messages", f.messages, 1, 100_000_000)

@@ -134,6 +134,9 @@ type Sources struct {
 	// Env looks a variable up. Nil means that there are none.
 	Env func(name string) (string, bool)
 
+	// EnvPrefix is what variables begin with instead of OUTBOX_.
+	EnvPrefix string
+
 	// Flags are the values of the flags that were given, by key.
 	Flags map[string][]string
 }
@@ -161,8 +164,12 @@ func Load(s Sources) *Loaded {
 		if s.Env == nil {
 			continue
 		}
-		if value, ok := s.Env(k.Env()); ok && value != "" {
-			l.settings[k.Name] = setting{values: k.split([]string{value}), origin: "variable " + k.Env()}
+		variable := k.Env()
+		if s.EnvPrefix != "" {
+			variable = s.EnvPrefix + strings.TrimPrefix(variable, "OUTBOX_")
+		}
+		if value, ok := s.Env(variable); ok && value != "" {
+			l.settings[k.Name] = setting{values: k.split([]string{value}), origin: "variable " + variable}
 		}
 	}
 	for _, k := range Keys {
