@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"time"
@@ -44,7 +45,7 @@ type Options struct {
 	NoConsumer bool
 	Prefetch   int
 
-	// Timeout is how long the run may take, cleaning up aside. Zero means two minutes
+	// Timeout is how long the run may take, setting up and cleaning up aside. Zero means two minutes
 	// and two seconds more for each thousand messages.
 	Timeout time.Duration
 
@@ -58,6 +59,14 @@ type Options struct {
 
 // ErrTimeout is returned when the time was over before all had arrived.
 var ErrTimeout = errors.New("the time is over before everything has arrived")
+
+// because returns the reason why ctx has ended, if that is why there is an error.
+func because(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
 
 func (o *Options) timeout() time.Duration {
 	if o.Timeout > 0 {

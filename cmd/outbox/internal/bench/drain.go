@@ -28,11 +28,6 @@ func Drain(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout(), ErrTimeout)
-	defer cancel()
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	run := &drain{traffic: t, own: own, database: d, fail: fail}
 	if err := d.Store.Migrate(ctx); err != nil {
 		return nil, fmt.Errorf("make the outbox's tables: %w", err)
 	}
@@ -40,6 +35,11 @@ func Drain(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout(), ErrTimeout)
+	defer cancel()
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	run := &drain{traffic: t, own: own, database: d, fail: fail}
 	runErr := run.execute(ctx)
 	result = t.result("drain", conditions, run.filled.committed, run.filled.rolledBack)
 	run.describe(&result.Settings)
@@ -62,10 +62,7 @@ func (d *drain) execute(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	if err := d.filled.fill(ctx, d.database, d.Load); err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return fmt.Errorf("emit the backlog: %w", err)
+		return fmt.Errorf("emit the backlog: %w", because(ctx, err))
 	}
 	if d.Process != nil {
 		return d.run(ctx, &children{Process: *d.Process, drain: d})
@@ -86,7 +83,7 @@ func (d *drain) surround(ctx context.Context) (stop func() error, err error) {
 	}
 	stores, err := d.own.Schemas(ctx, d.DatabaseURL, d.IdleOutboxes, d.Logger)
 	if err != nil {
-		return nil, fmt.Errorf("make idle outboxes: %w", err)
+		return nil, fmt.Errorf("make idle outboxes: %w", because(ctx, err))
 	}
 	idle := &relays{drain: d}
 	stops = append(stops, idle.stop)
@@ -98,27 +95,38 @@ func (d *drain) surround(ctx context.Context) (stop func() error, err error) {
 	if d.HoldSnapshot {
 		release, err := holdSnapshot(ctx, d.database.Postgres.Pool.Config().ConnConfig)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("hold a snapshot: %w", err), stop())
+			return nil, errors.Join(fmt.Errorf("hold a snapshot: %w", because(ctx, err)), stop())
 		}
 		stops = append(stops, release)
 	}
 	return stop, nil
 }
 
+// unlimited takes away the limits after which a server ends a session in a transaction;
+// not every version has all of them.
+const unlimited = `SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')`
+
 // holdSnapshot has a session of its own read, so that rows which are deleted from now
-// on cannot be cleaned up before release.
+// on cannot be cleaned up before release, whose error also tells if they could.
 func holdSnapshot(ctx context.Context, c *pgx.ConnConfig) (release func() error, err error) {
 	conn, err := pgx.ConnectConfig(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	release = func() error {
-		return scratch.Finally(ctx, conn.Close)
+	for _, statement := range []string{unlimited, `BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot()`} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return nil, errors.Join(err, scratch.Finally(ctx, conn.Close))
+		}
 	}
-	if _, err := conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot()`); err != nil {
-		return nil, errors.Join(err, release())
-	}
-	return release, nil
+	return func() error {
+		return scratch.Finally(ctx, func(ctx context.Context) error {
+			_, err := conn.Exec(ctx, `SELECT 1`)
+			if err != nil {
+				err = fmt.Errorf("the snapshot was not held to the end: %w", err)
+			}
+			return errors.Join(err, conn.Close(ctx))
+		})
+	}, nil
 }
 
 func (d *drain) describe(s *Settings) {

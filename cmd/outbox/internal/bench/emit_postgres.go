@@ -71,15 +71,32 @@ func (e *emitPostgres) setUp(ctx context.Context, rows int) error {
 	if err != nil {
 		return err
 	}
-	ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
-	heard := make(chan struct{})
-	var once sync.Once
+	return e.listen(ctx, listener)
+}
+
+// listen has a store listen until close, and returns when it does.
+func (e *emitPostgres) listen(ctx context.Context, listener emitListener) error {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	e.stop = stop
+	heard, ended := make(chan struct{}), make(chan error, 1)
+	listens := sync.OnceFunc(func() { close(heard) })
 	e.listening.Go(func() {
-		_ = listener.Listen(ctx, func() { once.Do(func() { close(heard) }) })
-		_ = listener.Close()
+		ended <- errors.Join(listener.Listen(running, listens), listener.Close())
 	})
-	<-heard
-	return nil
+	select {
+	case <-heard:
+		return nil
+	case err := <-ended:
+		return fmt.Errorf("listen: %w", err)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// emitListener is a store that listens.
+type emitListener interface {
+	Listen(ctx context.Context, wake func()) error
+	Close() error
 }
 
 func (e *emitPostgres) close() {

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"slices"
@@ -313,4 +314,32 @@ func emitSQLiteBed(t *testing.T) *emitSQLite {
 		t.Fatal(err)
 	}
 	return bed
+}
+
+// deaf is a store that never says that it listens.
+type deaf struct{ err error }
+
+func (d deaf) Listen(ctx context.Context, _ func()) error {
+	if d.err == nil {
+		<-ctx.Done()
+	}
+	return d.err
+}
+func (deaf) Close() error { return nil }
+
+func TestEmitDoesNotWaitForeverForItsListener(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stopped, broken := errors.New("stopped"), errors.New("broken")
+	cancel(stopped)
+	for want, c := range map[error]struct {
+		ctx      context.Context
+		listener deaf
+	}{stopped: {ctx, deaf{}}, broken: {t.Context(), deaf{broken}}} {
+		e := &emitPostgres{}
+		if err := e.listen(c.ctx, c.listener); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+		e.close()
+	}
 }

@@ -25,8 +25,6 @@ func Limit(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout(), ErrTimeout)
-	defer cancel()
 	conditions, err := conditionsOf(ctx, o.Program, nil, &t.broker)
 	if err != nil {
 		return nil, err
@@ -35,7 +33,10 @@ func Limit(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout(), ErrTimeout)
+	defer cancel()
 	runErr := t.run(ctx, &memory{publisher: publisher, load: o.Load, window: o.Relay.Window})
+	runErr = errors.Join(runErr, publisher.Close())
 	return t.result("limit", conditions, o.Messages, 0), runErr
 }
 
@@ -48,13 +49,9 @@ type memory struct {
 
 // start returns when all are sent.
 func (m *memory) start(ctx context.Context) error {
-	err := measure.Direct(ctx, m.publisher, m.load, m.window)
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return err
+	return because(ctx, measure.Direct(ctx, m.publisher, m.load, m.window))
 }
 
 func (m *memory) sent(context.Context) error { return nil }
 func (m *memory) used() measure.Usage        { return measure.Usage{} }
-func (m *memory) stop() error                { return m.publisher.Close() }
+func (m *memory) stop() error                { return nil }

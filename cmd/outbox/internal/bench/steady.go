@@ -56,11 +56,7 @@ func Steady(ctx context.Context, o SteadyOptions) (result *SteadyResult, err err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, own.Remove(ctx)) }()
-	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout(), ErrTimeout)
-	defer cancel()
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	s, err := newSteady(ctx, &o, own, fail)
+	s, err := newSteady(ctx, &o, own)
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +65,16 @@ func Steady(ctx context.Context, o SteadyOptions) (result *SteadyResult, err err
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout(), ErrTimeout)
+	defer cancel()
+	ctx, s.drain.fail = context.WithCancelCause(ctx)
+	defer s.drain.fail(nil)
+	s.emitters = newSteadyEmitters(o.schedule(), o.WarmUp, s.shop.commit, s.drain.fail)
 	runErr := s.traffic.run(ctx, s)
 	if !s.emitters.finished() {
+		if runErr == nil { // all has arrived, and an answer to a commit has not
+			runErr = context.Cause(ctx)
+		}
 		return nil, fmt.Errorf("%d of %d transactions were committed: %w", s.emitters.count(), o.Messages, runErr)
 	}
 	return s.result(conditions), runErr
@@ -86,7 +90,7 @@ type steady struct {
 	emitters *steadyEmitters
 }
 
-func newSteady(ctx context.Context, o *SteadyOptions, own *scratch.Scratch, fail context.CancelCauseFunc) (s *steady, err error) {
+func newSteady(ctx context.Context, o *SteadyOptions, own *scratch.Scratch) (s *steady, err error) {
 	const perRelay, others = 4, 4
 	database, err := own.Database(ctx, o.DatabaseURL, o.Emitters+perRelay+others, o.Logger)
 	if err != nil {
@@ -96,7 +100,7 @@ func newSteady(ctx context.Context, o *SteadyOptions, own *scratch.Scratch, fail
 	if err != nil {
 		return nil, err
 	}
-	s = &steady{SteadyOptions: o, traffic: t, drain: &drain{traffic: t, own: own, database: database, fail: fail}}
+	s = &steady{SteadyOptions: o, traffic: t, drain: &drain{traffic: t, own: own, database: database}}
 	s.shop = &steadyShop{database: database, outbox: database, hold: o.Hold, tally: t.tally, load: o.Load}
 	if o.Elsewhere == nil {
 		err = database.Store.Migrate(ctx)
@@ -116,7 +120,6 @@ func newSteady(ctx context.Context, o *SteadyOptions, own *scratch.Scratch, fail
 	default:
 		s.relays = &relays{drain: s.drain}
 	}
-	s.emitters = newSteadyEmitters(o.schedule(), o.WarmUp, s.shop.commit, fail)
 	return s, nil
 }
 
@@ -166,6 +169,11 @@ func (s *steady) used() measure.Usage {
 }
 
 func (s *steady) stop() error {
+	select {
+	case <-s.traffic.tally.Done():
+		s.emitters.running.Wait() // for the answers to commits whose messages are there already
+	default:
+	}
 	s.emitters.stop()
 	if s.relays == nil {
 		return nil

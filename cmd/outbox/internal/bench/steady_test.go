@@ -282,3 +282,37 @@ func TestSteadyLeavesAFileOfSomebodyElseAlone(t *testing.T) {
 		t.Errorf("got %v, want that the file exists", err)
 	}
 }
+
+// What has arrived is committed, though the answer to the commit may be on its way.
+func TestSteadyWaitsForTheAnswersToItsLastCommits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		load := measure.Load{Messages: 10, Payload: 100}
+		tally := measure.NewTally(load)
+		commit := func(ctx context.Context, tx steadyTx) error {
+			if !tx.rollBack {
+				tally.Deliver(load.Body(tx.number), time.Now())
+			}
+			select {
+			case <-time.After(time.Millisecond):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		schedule := &measure.Schedule{Rate: 10, Duration: time.Second, Emitters: 1}
+		s := &steady{
+			traffic:  &traffic{tally: tally},
+			emitters: newSteadyEmitters(schedule, 0, commit, func(err error) { t.Error(err) }),
+		}
+		if err := s.start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.traffic.arrive(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.stop(); err != nil || !s.emitters.finished() {
+			t.Errorf("%v, %d of 10 are known to be committed", err, s.emitters.count())
+		}
+	})
+}

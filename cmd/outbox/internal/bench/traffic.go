@@ -88,10 +88,7 @@ func (t *traffic) run(ctx context.Context, s sender) (err error) {
 
 func (t *traffic) consume(ctx context.Context, s outbox.Subscriber) (*measure.Consumer, error) {
 	consumer, err := measure.Consume(ctx, s, t.queue, t.Prefetch, t.tally)
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return consumer, err
+	return consumer, because(ctx, err)
 }
 
 // measure is the part that counts.
