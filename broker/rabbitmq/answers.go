@@ -22,6 +22,8 @@ var errNack = outbox.Refused(errors.New("rabbitmq: the broker did not take the m
 // take implements [interceptor].
 func (a *answers) take(f frame) bool {
 	switch f.method() {
+	case methodBasicReturn:
+		a.p.returned(a.s)
 	case methodConfirmSelect:
 		a.s.route.channel = f.channel
 	case methodChannelClose:
@@ -62,6 +64,24 @@ func (p *Publisher) halt(s *session) {
 	p.writing.Unlock() //nolint:staticcheck // waiting is all
 }
 
+// returned makes room for another return: what the library cannot pass on holds it up
+// for 5 s, and is dropped.
+func (p *Publisher) returned(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := s.takeReturns(p.config.Exchange); err != nil {
+		p.fail(s, err)
+	}
+}
+
+// fail ends s, unless that is under way. The caller holds p.mu.
+func (p *Publisher) fail(s *session, err error) {
+	if !s.over {
+		s.over = true
+		s.failed <- err
+	}
+}
+
 // answered notes what the broker has answered to the message of that tag, with
 // multiple to all up to it.
 func (p *Publisher) answered(s *session, tag uint64, multiple, ack bool) {
@@ -76,8 +96,7 @@ func (p *Publisher) answered(s *session, tag uint64, multiple, ack bool) {
 		err = errUnknownConfirm
 	}
 	if err != nil {
-		s.over = true
-		s.failed <- err
+		p.fail(s, err)
 		return
 	}
 	s.answered = true

@@ -26,6 +26,7 @@ const (
 const (
 	methodChannelClose  = 20<<16 | 40
 	methodBasicPublish  = 60<<16 | 40
+	methodBasicReturn   = 60<<16 | 50
 	methodBasicDeliver  = 60<<16 | 60
 	methodBasicAck      = 60<<16 | 80
 	methodBasicNack     = 60<<16 | 120

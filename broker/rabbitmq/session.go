@@ -78,7 +78,7 @@ func newSession(c *connection) *session {
 	return &session{
 		conn:    c,
 		window:  newWindow(),
-		returns: make(chan amqp.Return, maxUnanswered),
+		returns: make(chan amqp.Return, 1), // see Publisher.returned
 		blocks:  make(chan amqp.Blocking, 8),
 		closed:  make(chan *amqp.Error, 1),
 		failed:  make(chan error, 1),

@@ -72,6 +72,26 @@ func TestReturnIsSeenBeforeItsConfirm(t *testing.T) {
 	wantErr(t, l.answers["d"][0], outbox.ErrRefused, "unroutable")
 }
 
+// The library waits 5 s for room for a return, and then drops it.
+func TestThereIsRoomForAReturn(t *testing.T) {
+	t.Parallel()
+	l := newLab("a", "b")
+	l.s.returns <- amqp.Return{MessageId: "a", ReplyCode: amqp.NoRoute, ReplyText: "NO_ROUTE"}
+	next := frame{frameMethod, 1, []byte{0, 60, 0, 50}}
+	if (&answers{l.Publisher, l.s}).take(next) || len(l.s.returns) != 0 {
+		t.Error("the library cannot pass on the next return")
+	}
+	if err := l.hearAll(2, true, true); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, l.answers["a"][0], outbox.ErrRefused)
+	l.s.over = true
+	l.s.returns <- amqp.Return{MessageId: "x"}
+	if (&answers{l.Publisher, l.s}).take(next); len(l.s.returns) != 0 || len(l.s.failed) != 0 {
+		t.Error("at the session's end returns are not taken, or are a failure")
+	}
+}
+
 func TestConfirmsThatMakeNoSenseEndTheSession(t *testing.T) {
 	t.Parallel()
 	l := newLab("a", "b")

@@ -1,8 +1,6 @@
 package rabbitmq
 
-// maxUnanswered is the greatest number of messages published and not answered. The
-// channel by which the library passes on returns has room for as many, so that it
-// never waits for us: what it cannot pass on for 5 s, it drops.
+// maxUnanswered is the greatest number of messages published and not answered.
 const maxUnanswered = 4096
 
 // window holds what was published on a channel and is not answered, by delivery
