@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"hash/maphash"
@@ -10,12 +11,15 @@ import (
 // Spread returns a publisher that shares messages out among publishers, of which
 // there is at least one and each has a connection of its own: those of one tenant
 // and key always go to the same one, and so in their order, those without a key to
-// each in turn. It pays where one connection is the limit, not the broker.
+// any, but to the same one again. It pays where one connection is the limit, not the
+// broker.
 //
 // How many messages are unanswered is limited by the caller, for all together. While
-// a connection is down its messages are answered with [ErrUnavailable], and the
-// others go on: nothing of a key moves to another connection, where it could
-// overtake what is still on its way. Close closes all.
+// a connection is down its messages are answered with [ErrUnavailable]: nothing of a
+// key moves to another connection, where it could overtake what is still on its way.
+// The other connections still take messages, but a relay mostly stands until all are
+// back, since it takes one such answer to mean that the broker is away, and tries
+// again with what was answered so. Close closes all.
 func Spread(publishers ...Publisher) Publisher {
 	if len(publishers) == 1 {
 		return publishers[0]
@@ -26,7 +30,6 @@ func Spread(publishers ...Publisher) Publisher {
 type spread struct {
 	publishers []Publisher
 	seed       maphash.Seed
-	turn       int
 }
 
 func (s *spread) Publish(ctx context.Context, m *Message, done func(error)) {
@@ -34,11 +37,9 @@ func (s *spread) Publish(ctx context.Context, m *Message, done func(error)) {
 }
 
 func (s *spread) pick(m *Message) int {
-	if m.Key == "" {
-		s.turn = (s.turn + 1) % len(s.publishers)
-		return s.turn
-	}
-	hash := maphash.String(s.seed, m.Key)
+	// By its id, since whoever refused it may have to be asked again.
+	by := cmp.Or(m.Key, m.ID)
+	hash := maphash.String(s.seed, by)
 	if m.Tenant != "" {
 		hash = hash*31 + maphash.String(s.seed, m.Tenant)
 	}

@@ -116,7 +116,7 @@ var Keys = []*Key{
 		set: positive(func(c *Config) *time.Duration { return &c.Broker.Heartbeat })},
 	{Name: "broker.reconnect_max", Type: typeDuration, Usage: "longest wait between attempts to connect (not HTTP)", Default: "30s",
 		set: positive(func(c *Config) *time.Duration { return &c.Broker.ReconnectMax })},
-	{Name: "broker.connections", Type: typeNumber, Usage: "connections to publish by, a key always by the same; more than one only where that is shown to pay (RabbitMQ, JetStream, STOMP)",
+	{Name: "broker.connections", Type: typeNumber, Usage: "connections to publish by, a key always by the same; the relay mostly waits for one that is down; more than one only where that is shown to pay (RabbitMQ, JetStream, STOMP)",
 		Default: "1", set: between(1, 16, func(c *Config) *int { return &c.Broker.Connections })},
 	{Name: "broker.mode", Type: typeChoice, Usage: "structured, binary or batched: how CloudEvents are put into requests (HTTP)", Default: "structured",
 		set: mode},
