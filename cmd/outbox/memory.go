@@ -7,6 +7,7 @@ import "cmp"
 const (
 	processRoom   = 16 << 20
 	relayRoom     = 8 << 20
+	linkRoom      = 3 << 20  // for each further broker connection
 	defaultMemory = 16 << 20 // of relay.memory
 )
 
@@ -14,7 +15,7 @@ const (
 // than its relays should: by itself it lets the heap grow to double of what is in
 // use, which with payloads of 1 MiB was five times relay.memory. What the user says
 // in GOMEMLIMIT or GOGC stays.
-func (a *app) limitMemory(relays, memory int) {
+func (a *app) limitMemory(stations []*station, memory int) {
 	for _, name := range []string{"GOMEMLIMIT", "GOGC"} {
 		if _, set := a.env(name); set {
 			return
@@ -24,5 +25,11 @@ func (a *app) limitMemory(relays, memory int) {
 		return
 	}
 	each := int64(relayRoom + cmp.Or(memory, defaultMemory))
-	a.setMemoryLimit(processRoom + int64(relays)*each)
+	limit := processRoom + int64(len(stations))*each
+	for _, s := range stations {
+		if s.way.broker != nil {
+			limit += linkRoom * int64(max(s.way.broker.Connections, 1)-1)
+		}
+	}
+	a.setMemoryLimit(limit)
 }

@@ -16,6 +16,7 @@ func TestRelayLimitsItsMemory(t *testing.T) {
 	}{
 		"by default":    {want: 40 << 20},
 		"more":          {args: []string{"--relay-memory", "64MiB"}, want: 88 << 20},
+		"connections":   {args: []string{"--broker-url", "amqp://127.0.0.1:1", "--broker-connections", "5"}, want: 52 << 20},
 		"user's limit":  {env: map[string]string{"GOMEMLIMIT": "off"}},
 		"user's growth": {env: map[string]string{"GOGC": "100"}},
 	} {

@@ -113,7 +113,7 @@ func (a *app) runRelay(ctx context.Context, l *config.Loaded, outboxes []config.
 		return err
 	}
 	defer func() { err = errors.Join(err, fleet.close()) }()
-	a.limitMemory(len(fleet.stations), l.Relay.Memory)
+	a.limitMemory(fleet.stations, l.Relay.Memory)
 	if f.once {
 		return a.runOnce(ctx, l, fleet, f.limit)
 	}
