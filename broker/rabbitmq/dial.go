@@ -123,7 +123,9 @@ func tlsConfig(all *tls.Config, uri amqp.URI) (*tls.Config, error) {
 				return nil, fmt.Errorf("read CA certificate: %w", err)
 			}
 			config.RootCAs = x509.NewCertPool()
-			config.RootCAs.AppendCertsFromPEM(data)
+			if !config.RootCAs.AppendCertsFromPEM(data) {
+				return nil, fmt.Errorf("read CA certificate: %s has no certificate in PEM", uri.CACertFile)
+			}
 		}
 		if uri.CertFile != "" && uri.KeyFile != "" {
 			certificate, err := tls.LoadX509KeyPair(uri.CertFile, uri.KeyFile)
