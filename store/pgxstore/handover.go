@@ -48,20 +48,22 @@ func (s *Store) Follow(take func(store.Commit) bool) (stop func()) {
 // inOwnTx is InTx where a relay of this process follows.
 func (s *Store) inOwnTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
 	own := &ownTx{}
-	return s.inSilentTx(ctx, "#0", func(tx pgx.Tx) error {
+	committing, err := s.inTx(ctx, silent("#0"), func(tx pgx.Tx) error {
 		s.own.Store(tx.Conn(), own)
 		defer s.own.Delete(tx.Conn())
 		err := fn(tx)
 		const open = 'T'
 		own.unfit = own.unfit || tx.Conn().PgConn().TxStatus() != open // fn has ended it, or it has failed
 		return err
-	}, func() {
-		if !own.unfit && len(own.commit.Rows) > 0 && s.notifier.Hand(own.commit) {
-			s.notifier.WakeLater() // for what else the transaction may have written
-			return
-		}
-		s.Wake()
 	})
+	switch {
+	case committing.IsZero():
+	case err == nil && !own.unfit && len(own.commit.Rows) > 0 && s.notifier.Hand(own.commit):
+		s.notifier.WakeLater() // for what else the transaction may have written
+	default: // also if the answer to the commit was lost
+		s.Wake()
+	}
+	return err
 }
 
 // ownTx returns the transaction of InTx on the connection of tx, nil if there is none.

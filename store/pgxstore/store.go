@@ -212,39 +212,45 @@ func (s *Store) Within(tx pgx.Tx) *TxStore { return &TxStore{s.Core.Within(queri
 // The messages of a small transaction are handed to a relay of this process that drains
 // the same Store, which need not read them: see [Config.NoHandover].
 func (s *Store) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	lone, end := s.notifier.Begin()
-	defer end()
-	switch {
-	case !s.config.NoHandover && s.notifier.Followed():
+	if !s.config.NoHandover && s.notifier.Followed() {
 		return s.inOwnTx(ctx, fn)
-	case lone:
-		if err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{}, fn); err != nil {
-			return err
-		}
-		s.notifier.Tell()
-		return nil
 	}
-	return s.inSilentTx(ctx, "off", fn, s.Wake)
-}
-
-// inSilentTx runs fn in a transaction that does not notify, with that value of
-// outbox.wake. When it has been committed it calls committed; if the answer to the commit
-// was lost, it wakes the relay, just in case.
-func (s *Store) inSilentTx(ctx context.Context, wake string, fn func(tx pgx.Tx) error, committed func()) error {
-	options := pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL outbox.wake = '" + wake + "'"}
-	wanted := false
-	err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
-		err := fn(tx)
-		wanted = err == nil
+	var took time.Duration
+	itself := s.notifier.Begin()
+	defer func() { s.notifier.End(itself, took) }()
+	options := silent("off")
+	if itself {
+		options = pgx.TxOptions{}
+	}
+	committing, err := s.inTx(ctx, options, fn)
+	if committing.IsZero() {
 		return err
-	})
-	switch {
-	case err == nil:
-		committed()
-	case wanted:
-		s.Wake()
+	}
+	took = time.Since(committing)
+	if err == nil && itself {
+		s.notifier.Tell()
+	} else {
+		s.Wake() // also if the answer to the commit was lost
 	}
 	return err
+}
+
+// silent are the options of a transaction that does not notify, with that value of
+// outbox.wake.
+func silent(wake string) pgx.TxOptions {
+	return pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL outbox.wake = '" + wake + "'"}
+}
+
+// inTx runs fn in a transaction. It returns when the commit began, if fn wanted it.
+func (s *Store) inTx(ctx context.Context, options pgx.TxOptions, fn func(tx pgx.Tx) error) (committing time.Time, err error) {
+	err = pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
+		err := fn(tx)
+		if err == nil {
+			committing = time.Now()
+		}
+		return err
+	})
+	return committing, err
 }
 
 func (s *Store) insertArgs(msgs []outbox.Message) (string, []any, error) {

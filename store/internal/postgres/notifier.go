@@ -17,6 +17,9 @@ const (
 	coalesce  = 2 * time.Millisecond
 	perCommit = 250 * time.Microsecond
 
+	// mostItself is how many transactions at once may notify by themselves, at most.
+	mostItself = 4
+
 	// relayed is when commits are told of that a relay of this process knows of: by
 	// then their messages are mostly sent.
 	relayed = 10 * time.Millisecond
@@ -32,13 +35,13 @@ type Notifier struct {
 	mu        sync.Mutex
 	local     map[int]func()
 	followers map[int]func(store.Commit) bool
-	nextLocal int       // of both
-	gathered  int       // commits that no notification has told of
-	next      time.Time // not before
-	pending   bool      // somebody sends
-	late      bool      // somebody will tell, later
-	began     time.Time // the last transaction
-	open      int       // transactions
+	nextLocal int           // of both
+	gathered  int           // commits that no notification has told of
+	next      time.Time     // not before
+	pending   bool          // somebody sends
+	late      bool          // somebody will tell, later
+	itself    int           // transactions that may notify by themselves
+	took      time.Duration // commits, on average
 	closed    bool
 	running   sync.WaitGroup
 }
@@ -48,21 +51,30 @@ func NewNotifier(send func(context.Context)) *Notifier {
 	return &Notifier{send: send, local: map[int]func(){}, followers: map[int]func(store.Commit) bool{}}
 }
 
-// Begin notes that a transaction begins, until end, and reports whether it comes alone:
-// no other is open, and none has begun for so long that commits are gathered. Then it
-// may notify by itself, which is the quickest way; several that do so at once wait for
-// one another.
-func (n *Notifier) Begin() (lone bool, end func()) {
-	now := time.Now()
+// Begin notes that a transaction begins, until End, and reports whether it may notify by
+// itself, which is the quickest way. The commits of those that do wait for one another,
+// so it may while no more are open than commit in the time for which others gather.
+func (n *Notifier) Begin() (itself bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	lone = n.open == 0 && now.Sub(n.began) >= coalesce
-	n.began = now
-	n.open++
-	return lone, func() {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.open--
+	most := min(max(int(coalesce/max(n.took, 1)), 1), mostItself)
+	if n.itself >= most {
+		return false
+	}
+	n.itself++
+	return true
+}
+
+// End notes that a transaction has ended that may have notified by itself, and how long
+// its commit took, zero if there was none.
+func (n *Notifier) End(itself bool, commit time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if itself {
+		n.itself--
+	}
+	if commit > 0 {
+		n.took += (commit - n.took) / 8
 	}
 }
 

@@ -58,36 +58,35 @@ func TestNotifierMissesNoCommit(t *testing.T) {
 	})
 }
 
-// TestLoneTransactions are those that none has begun just before, with no other open.
-func TestLoneTransactions(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+// TestTransactionsThatNotifyByThemselves are as many as commit within two milliseconds,
+// and one at least.
+func TestTransactionsThatNotifyByThemselves(t *testing.T) {
+	for commit, want := range map[time.Duration]int{
+		50 * time.Microsecond: mostItself, 700 * time.Microsecond: 2, 3 * time.Millisecond: 1, time.Second: 1,
+	} {
 		n := NewNotifier(nil)
-		var end func()
-		for i, step := range []struct {
-			after time.Duration
-			open  bool // stays so
-			want  bool
-		}{
-			{0, false, true}, {time.Millisecond, false, false}, {time.Millisecond, false, false},
-			{2 * time.Millisecond, true, true}, {2 * time.Millisecond, false, false},
-		} {
-			time.Sleep(step.after)
-			lone, done := n.Begin()
-			if lone != step.want {
-				t.Errorf("transaction %d is lone: %v, want %v", i, lone, step.want)
-			}
-			if step.open {
-				end = done
-			} else {
-				done()
+		for range 100 {
+			n.End(n.Begin(), commit)
+			n.End(n.Begin(), 0) // rolled back
+		}
+		got := 0
+		for range 10 {
+			if n.Begin() {
+				got++
 			}
 		}
-		end()
-		time.Sleep(2 * time.Millisecond)
-		if lone, _ := n.Begin(); !lone {
-			t.Error("a transaction is not lone when all have ended")
+		if got != want {
+			t.Errorf("with commits of %v %d transactions notify by themselves, want %d", commit, got, want)
 		}
-	})
+		n.End(false, commit)
+		if n.Begin() {
+			t.Errorf("with commits of %v one more notifies by itself when another has ended that did not", commit)
+		}
+		n.End(true, commit)
+		if !n.Begin() {
+			t.Errorf("with commits of %v none takes the place of one that has ended", commit)
+		}
+	}
 }
 
 // TestWakeLaterTellsOnceForMany, and before Close returns.
