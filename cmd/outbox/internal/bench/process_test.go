@@ -55,7 +55,8 @@ func TestRelaysEndWithTheProgram(t *testing.T) {
 	}
 	all.Kill()
 	select {
-	case <-failed:
+	case err := <-failed:
+		t.Log(err)
 	case <-time.After(10 * time.Second):
 		t.Error("the relay runs on")
 	}
