@@ -173,18 +173,31 @@ func TestHandoverLeavesOddTransactionsAlone(t *testing.T) {
 	}
 }
 
-// TestNoHandoverNeedsTheRightToInsertAlone, as without a relay in the process.
-func TestNoHandoverNeedsTheRightToInsertAlone(t *testing.T) {
+// TestRightsOfAnEmitterBesideARelay: to see where its messages stand, or to insert
+// alone without handing over.
+func TestRightsOfAnEmitterBesideARelay(t *testing.T) {
 	t.Parallel()
-	s, pool, schema := openStore(t, &pgxstore.Config{NoHandover: true})
-	role := pgx.Identifier{"emitter of " + schema}.Sanitize()
-	name := pgx.Identifier{schema}.Sanitize()
-	exec(t, pool, `CREATE ROLE `+role+`; GRANT USAGE ON SCHEMA `+name+` TO `+role+`; GRANT INSERT ON `+name+`.message TO `+role)
-	t.Cleanup(func() { _, _ = pool.Exec(context.Background(), `DROP OWNED BY `+role+`; DROP ROLE `+role) })
-	defer s.Follow(func(store.Commit) bool { t.Error("handed over"); return true })()
-	ob := outbox.New(s)
-	must(t, ob.InTx(t.Context(), func(tx pgx.Tx) error {
-		_, err := tx.Exec(t.Context(), `SET LOCAL ROLE `+role)
-		return errors.Join(err, ob.Emit(t.Context(), tx, outbox.Event{Topic: "a"}))
-	}))
+	for _, tc := range []struct {
+		rights     string
+		noHandover bool
+		want       int
+	}{{"INSERT, SELECT (position, shard, xmin)", false, 1}, {"INSERT", true, 0}} {
+		s, pool, schema := openStore(t, &pgxstore.Config{NoHandover: tc.noHandover})
+		role := pgx.Identifier{"emitter of " + schema}.Sanitize()
+		name := pgx.Identifier{schema}.Sanitize()
+		exec(t, pool, `CREATE ROLE `+role)
+		t.Cleanup(func() { _, _ = pool.Exec(context.Background(), `DROP OWNED BY `+role+`; DROP ROLE `+role) })
+		exec(t, pool, `GRANT USAGE ON SCHEMA `+name+` TO `+role)
+		exec(t, pool, `GRANT `+tc.rights+` ON `+name+`.message TO `+role)
+		handed := 0
+		defer s.Follow(func(store.Commit) bool { handed++; return true })()
+		ob := outbox.New(s)
+		must(t, ob.InTx(t.Context(), func(tx pgx.Tx) error {
+			_, err := tx.Exec(t.Context(), `SET LOCAL ROLE `+role)
+			return errors.Join(err, ob.Emit(t.Context(), tx, outbox.Event{Topic: "a"}))
+		}))
+		if handed != tc.want {
+			t.Errorf("with %s %d commits were handed over, want %d", tc.rights, handed, tc.want)
+		}
+	}
 }

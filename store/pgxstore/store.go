@@ -45,7 +45,7 @@ type Config struct {
 
 	// NoHandover has relays of this process read what its InTx commits, as those of
 	// others do, and Emit need the right to INSERT alone. Else Emit in a transaction of
-	// InTx returns the row's place, which takes SELECT (position, shard) as well: of
+	// InTx returns the row's place, which takes SELECT (position, shard, xmin) as well: of
 	// the role that the transaction sets, if it does.
 	NoHandover bool
 
