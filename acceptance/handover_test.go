@@ -2,6 +2,7 @@ package acceptance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -113,7 +114,7 @@ func TestHandoverKeepsOrder(t *testing.T) {
 	for name, from := range map[string]*system{"own": s, "other": s, "foreign": foreign} {
 		placing.Go(func() {
 			for i := range orders {
-				if err := from.inTx(func(tx transaction) error { return placeSome(tx, fmt.Sprint(name, "-", i)) }); err != nil && err != errTakenBack {
+				if err := from.inTx(func(tx transaction) error { return placeSome(tx, fmt.Sprint(name, "-", i)) }); err != nil && !errors.Is(err, errTakenBack) {
 					t.Error(err)
 					return
 				}
@@ -132,7 +133,7 @@ func TestHandoverKeepsOrder(t *testing.T) {
 	t.Logf("%d repeats, %d commits handed over", repeats, reader.handed.Load())
 }
 
-var errTakenBack = fmt.Errorf("rolled back on purpose")
+var errTakenBack = errors.New("rolled back on purpose")
 
 // placeSome places an order of one of a few keys, and mostly ends well.
 func placeSome(tx transaction, id string) error {
